@@ -1,0 +1,203 @@
+"""Errors by meaning, below the libvirt face.
+
+Every floor below `api/` raises a subclass of `EmbedError`; the one thread crossing turns it into a
+`libvirtError` with the same code, error domain and sentence. The sentences are libvirt's own
+(libvirt: src/util/virerror.c, virErrorMsgStrings), so that code which matches them keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pytest_embedvm.constants import ErrorDomain, ErrorNumber
+
+
+class EmbedError(Exception):
+    """Base of all errors of this project.
+
+    `detail` goes into the class's sentence. `origin` is the libvirt subsystem that would have
+    raised it (`libvirtError.get_error_domain()`); each class has a default.
+    """
+
+    code: ClassVar[ErrorNumber] = ErrorNumber.INTERNAL_ERROR
+    sentence: ClassVar[str] = "internal error: {}"
+    default_origin: ClassVar[ErrorDomain] = ErrorDomain.QEMU
+
+    def __init__(self, detail: str, *, origin: ErrorDomain | None = None) -> None:
+        self.detail = detail
+        self.origin = self.default_origin if origin is None else origin
+        super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.detail, self.origin))
+
+    @property
+    def message(self) -> str:
+        """The whole sentence, as `libvirtError.get_error_message()` returns it."""
+        return self.sentence.format(self.detail)
+
+
+def _rebuild(cls: type[EmbedError], detail: str, origin: ErrorDomain) -> EmbedError:
+    return cls(detail, origin=origin)
+
+
+class InternalError(EmbedError):
+    """Something that should work did not: QEMU exited, or answered what nobody expects."""
+
+
+class SystemFailure(EmbedError):
+    """The operating system refused: a file, a socket, a process."""
+
+    code = ErrorNumber.SYSTEM_ERROR
+    sentence = "{}"
+
+
+class XMLSyntaxError(EmbedError):
+    """The text is no well-formed XML; the detail carries document, line, text and column."""
+
+    code = ErrorNumber.XML_DETAIL
+    sentence = "{}"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class XMLError(EmbedError):
+    """The XML is well formed, and an element or a value in it is not valid."""
+
+    code = ErrorNumber.XML_ERROR
+    sentence = "XML error: {}"
+    default_origin = ErrorDomain.XML
+
+
+class XMLSchemaError(EmbedError):
+    """The XML holds what libvirt's schema does not know, and the caller asked for validation."""
+
+    code = ErrorNumber.XML_INVALID_SCHEMA
+    sentence = "XML document failed to validate against schema: {}"
+    default_origin = ErrorDomain.XML
+
+
+class ConfigUnsupported(EmbedError):
+    """What the domain asks for is understood and cannot be given."""
+
+    code = ErrorNumber.CONFIG_UNSUPPORTED
+    sentence = "unsupported configuration: {}"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class MissingName(EmbedError):
+    """The XML has no name, or an empty one. The detail is not part of the sentence."""
+
+    code = ErrorNumber.NO_NAME
+    sentence = "missing name information"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class MissingSource(EmbedError):
+    """A disk needs a source and has none; the detail is its target."""
+
+    code = ErrorNumber.NO_SOURCE
+    sentence = "missing source information for device {}"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class InvalidArgument(EmbedError):
+    """An argument of a call is out of its range."""
+
+    code = ErrorNumber.INVALID_ARG
+    sentence = "invalid argument: {}"
+
+
+class InvalidCall(EmbedError):
+    """An argument that libvirt's public layer refuses; the detail is the whole sentence."""
+
+    code = ErrorNumber.INVALID_ARG
+    sentence = "{}"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class InvalidConnection(EmbedError):
+    """The connection is closed, or belongs to another process; the detail names the call."""
+
+    code = ErrorNumber.INVALID_CONN
+    sentence = "invalid connection pointer in {}"
+    default_origin = ErrorDomain.NONE
+
+
+class NoConnect(EmbedError):
+    """No driver takes the URI."""
+
+    code = ErrorNumber.NO_CONNECT
+    sentence = "no connection driver available for {}"
+    default_origin = ErrorDomain.NONE
+
+
+class NoDomain(EmbedError):
+    """No domain with this id, name or uuid; or it is gone."""
+
+    code = ErrorNumber.NO_DOMAIN
+    sentence = "Domain not found: {}"
+
+
+class NoMetadata(EmbedError):
+    """The requested metadata element is not there."""
+
+    code = ErrorNumber.NO_DOMAIN_METADATA
+    sentence = "metadata not found: {}"
+    default_origin = ErrorDomain.DOMAIN
+
+
+class NoDevice(EmbedError):
+    """The device to change is not there."""
+
+    code = ErrorNumber.DEVICE_MISSING
+    sentence = "device not found: {}"
+
+
+class NoSupport(EmbedError):
+    """A name of libvirt's that this driver does not implement; the detail is the C function."""
+
+    code = ErrorNumber.NO_SUPPORT
+    sentence = "this function is not supported by the connection driver: {}"
+    default_origin = ErrorDomain.NONE
+
+
+class OperationInvalid(EmbedError):
+    """The domain is not in a state that allows this."""
+
+    code = ErrorNumber.OPERATION_INVALID
+    sentence = "Requested operation is not valid: {}"
+
+
+class OperationFailed(EmbedError):
+    """The operation was tried and did not succeed."""
+
+    code = ErrorNumber.OPERATION_FAILED
+    sentence = "operation failed: {}"
+
+
+class OperationTimeout(EmbedError):
+    """A deadline passed; the detail says what was awaited and what was last seen."""
+
+    code = ErrorNumber.OPERATION_TIMEOUT
+    sentence = "Timed out during operation: {}"
+
+
+class OperationUnsupported(EmbedError):
+    """The operation exists and this machine, or this QEMU, cannot do it."""
+
+    code = ErrorNumber.OPERATION_UNSUPPORTED
+    sentence = "Operation not supported: {}"
+
+
+class ArgumentUnsupported(EmbedError):
+    """An argument is valid and what it needs is not configured."""
+
+    code = ErrorNumber.ARGUMENT_UNSUPPORTED
+    sentence = "argument unsupported: {}"
+
+
+class AgentUnresponsive(EmbedError):
+    """The guest agent did not answer in time, or its channel is closed."""
+
+    code = ErrorNumber.AGENT_UNRESPONSIVE
+    sentence = "Guest agent is not responding: {}"

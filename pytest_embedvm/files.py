@@ -1,0 +1,39 @@
+"""Files and directories that are private and never half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+
+
+def make_private_directory(path: Path) -> Path:
+    """Create PATH and what is missing above it, 0700; an existing directory is left as it is.
+
+    :raise OSError: when it cannot be made, or is no directory.
+    """
+    path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    return path
+
+
+def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Write DATA to PATH so that a reader sees the old bytes or the new ones, never a part.
+
+    The file is synced before it takes its name; a failure leaves no temporary file behind.
+
+    :raise OSError: when the directory cannot be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

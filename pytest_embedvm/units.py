@@ -1,0 +1,34 @@
+"""Sizes as libvirt spells them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.errors import InvalidArgument
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+
+
+def scale(unit: str) -> int:
+    """The number of bytes in one UNIT: `KiB`, `k`, `K`, `MB` and so on, as libvirt reads them.
+
+    :raise InvalidArgument: when libvirt knows no such suffix.
+    """
+    # libvirt: virScaleInteger: "b", "byte(s)", X, XiB are powers of 1024, XB of 1000, case ignored.
+    suffix = unit.lower()
+    if suffix in ("", "b", "byte", "bytes"):
+        return 1
+    power = _POWERS.get(suffix[0])
+    if power is None or suffix[1:] not in ("", "b", "ib"):
+        raise InvalidArgument(f"unknown suffix '{unit}'", origin=ErrorDomain.NONE)
+    return int((1000 if suffix[1:] == "b" else 1024) ** power)
+
+
+def to_kib(value: int, unit: str) -> int:
+    """VALUE of UNIT in KiB, rounded up as libvirt does (virDomainParseMemory)."""
+    return -(-value * scale(unit) // KIB)
