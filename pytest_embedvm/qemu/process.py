@@ -1,0 +1,120 @@
+"""A child process: spawned from the loop thread, waited for without polling, gone when its parent is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import IO, Final, Self
+
+from pytest_embedvm.errors import InternalError, SystemFailure
+
+KILL_TIMEOUT_S: Final = 10.0
+
+
+@cache
+def _die_with_parent() -> tuple[str, ...]:
+    """The words before a command line that tie its life to the thread that spawns it.
+
+    PR_SET_PDEATHSIG by util-linux's setpriv: a preexec_fn would do the same at ten times the price,
+    because Python then has to fork instead of vfork.
+    """
+    setpriv = shutil.which("setpriv")
+    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+
+
+class Process:
+    """A running child, or one that has ended."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
+        self._popen = popen
+        self.name = name
+        self.pid = popen.pid
+        self._ended = asyncio.Event()
+        self._waiter: asyncio.Task[None] | None = None
+        self._watch()
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        output: IO[bytes] | int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        outlives_parent: bool = False,
+    ) -> Self:
+        """Start ARGV in a process group of its own, so that a terminal's Ctrl-C does not reach it.
+
+        Must run on the loop thread: without `outlives_parent` the kernel kills the child when the
+        thread that spawned it ends, by whatever signal.
+
+        :param output: where its standard output and error go.
+        :param pass_fds: descriptors it inherits under the same numbers.
+        :raise SystemFailure: when the program cannot be started.
+        """
+        words = [*(() if outlives_parent else _die_with_parent()), *argv]
+        try:
+            popen = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=pass_fds,
+                env=env,
+                process_group=0,
+            )
+        except OSError as error:
+            raise SystemFailure(f"cannot execute binary {argv[0]}: {error.strerror}") from error
+        return cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not hasattr(os, "pidfd_open"):  # macOS
+            self._waiter = loop.create_task(self._wait_in_thread())
+            return
+        descriptor = os.pidfd_open(self.pid)
+
+        def ended() -> None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            self._popen.wait()
+            self._ended.set()
+
+        loop.add_reader(descriptor, ended)
+
+    async def _wait_in_thread(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._popen.wait)
+        self._ended.set()
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; its exit status, or minus the signal that ended it."""
+        return self._popen.returncode
+
+    async def wait(self) -> int:
+        """Wait until it has ended and been reaped."""
+        await self._ended.wait()
+        return self._popen.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if not self._ended.is_set():
+            self._popen.send_signal(number)
+
+    async def kill(self) -> int:
+        """SIGKILL and wait.
+
+        :raise InternalError: when it is still there after 10 s (it sleeps uninterruptibly in the kernel).
+        """
+        self.send_signal(signal.SIGKILL)
+        try:
+            return await asyncio.wait_for(self.wait(), KILL_TIMEOUT_S)
+        except TimeoutError:
+            raise InternalError(
+                f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"
+            ) from None
