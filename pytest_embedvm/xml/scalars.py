@@ -1,0 +1,142 @@
+"""How single values are spelled in libvirt's XML, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.errors import EmbedError, XMLError
+from pytest_embedvm.units import to_kib
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The place of a value, for errors."""
+
+    tag: str
+    attribute: str | None
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What libvirt says of a bad value where that is not its usual sentence; `{}` is the value."""
+
+    sentence: str
+    error: type[EmbedError] = XMLError
+    origin: ErrorDomain = ErrorDomain.DOMAIN
+
+    def __call__(self, text: str) -> EmbedError:
+        return self.error(self.sentence.format(text), origin=self.origin)
+
+
+class Scalar(Generic[T]):
+    """A spelling: text to value and back."""
+
+    #: Whether the element carries a `unit` attribute beside the text.
+    takes_unit: ClassVar[bool] = False
+
+    def read(self, text: str, where: Where) -> T:
+        """The value of TEXT.
+
+        :raise XMLError: when TEXT is no spelling of one.
+        """
+        raise NotImplementedError
+
+    def write(self, value: T) -> str:
+        """The text of VALUE."""
+        raise NotImplementedError
+
+
+class Plain(Scalar[str]):
+    """Text as it is."""
+
+    def read(self, text: str, where: Where) -> str:  # noqa: ARG002
+        return text
+
+    def write(self, value: str) -> str:
+        return value
+
+
+def invalid(text: str, where: Where, more: str = "") -> XMLError:
+    """The sentence libvirt has for a bad value (virXMLPropEnumInternal, virXMLPropInt, virDomainParseScaledValue)."""
+    if where.attribute is None:
+        return XMLError(f"Invalid value '{text}' for element or attribute './{where.tag}[1]'")
+    return XMLError(f"Invalid value for attribute '{where.attribute}' in element '{where.tag}': '{text}'.{more}")
+
+
+class Choice(Scalar[str]):
+    """One of a few words."""
+
+    def __init__(self, words: Sequence[str], refusal: Refusal | None = None) -> None:
+        self.words, self.refusal = words, refusal
+
+    def read(self, text: str, where: Where) -> str:
+        if text in self.words:
+            return text
+        raise self.refusal(text) if self.refusal else invalid(text, where)
+
+    def write(self, value: str) -> str:
+        return value
+
+
+class Whole(Scalar[int]):
+    """A whole number, decimal or with 0x; `digits` writes it as hexadecimal with so many digits."""
+
+    def __init__(self, digits: int | None = None, refusal: Refusal | None = None, *, signed: bool = False) -> None:
+        self.digits, self.refusal, self.signed = digits, refusal, signed
+
+    def read(self, text: str, where: Where) -> int:
+        try:
+            value = int(text.strip(), 16 if text.strip().lower().startswith("0x") else 10)
+        except ValueError:
+            value = None
+        if value is None or "_" in text or (value < 0 and not self.signed):
+            raise self.refusal(text) if self.refusal else invalid(text, where, " Expected integer value")
+        return value
+
+    def write(self, value: int) -> str:
+        return str(value) if self.digits is None else f"0x{value:0{self.digits}x}"
+
+
+class YesNo(Scalar[bool]):
+    """`yes` and `no`, or another pair of words."""
+
+    def __init__(self, true: str = "yes", false: str = "no", refusal: Refusal | None = None) -> None:
+        self.words = {true: True, false: False}
+        self.spelling = {True: true, False: false}
+        self.refusal = refusal
+
+    def read(self, text: str, where: Where) -> bool:
+        if text in self.words:
+            return self.words[text]
+        raise self.refusal(text) if self.refusal else invalid(text, where)
+
+    def write(self, value: bool) -> str:
+        return self.spelling[value]
+
+
+class OnOff(YesNo):
+    """`on` and `off`."""
+
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        super().__init__("on", "off", refusal)
+
+
+class Memory(Scalar[int]):
+    """KiB, written with `unit='KiB'`, read with any unit of libvirt's."""
+
+    takes_unit = True
+
+    def read(self, text: str, where: Where) -> int:
+        value = Whole().read(text, where) if text.strip().isdigit() else None
+        if value is None:
+            raise invalid(text, where)
+        return to_kib(value, where.unit or "KiB")
+
+    def write(self, value: int) -> str:
+        return str(value)
