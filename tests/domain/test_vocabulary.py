@@ -216,7 +216,7 @@ FULL = """
 
 def paths(element: etree._Element, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     own = (*above, str(element.tag))
-    found = [own, *((*own, f"@{name}") for name in element.attrib)]
+    found = [own, *((*own, "@" + str(name)) for name in element.attrib)]
     for child in element:
         found += paths(child, own)
     return found
