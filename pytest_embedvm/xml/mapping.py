@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ from pytest_embedvm.xml.scalars import Choice, Plain, Refusal, Scalar, Where, Wh
 
 T = TypeVar("T")
 MISSING: Final = object()
+
+#: A step of a path; the `/` in `{namespace}name` does not part two.
+_STEP: Final = re.compile(r"(?:\{[^}]*}|[^/{])+")
 
 _known_slots: dict[type, tuple[tuple[Slot, bool], ...]] = {}
 
@@ -56,7 +60,7 @@ class Variants:
 class Roster:
     """A list of dataclasses chosen by element name, kept in the document's order."""
 
-    classes: Callable[[], Mapping[str, type]]
+    classes: Mapping[str, type]
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class TextSlot(Slot):
 
     def write(self, element: Element, value: Any) -> None:
         target = self._make(element)
-        target.text = self.scalar.write(value)
+        target.text = self.scalar.write(value) or None
         if self.scalar.takes_unit:
             target.set("unit", "KiB")
 
@@ -164,6 +168,19 @@ class NestedSlot(Slot):
 
     def write(self, element: Element, value: Any) -> None:
         write(value, self._make(element))
+
+
+class VariantSlot(NestedSlot):
+    """A child element whose dataclass is chosen by one of its attributes."""
+
+    def __init__(self, name: str, path: Sequence[str], variants: Variants) -> None:
+        super().__init__(name, path, _chooser(variants))
+        self.attribute = variants.attribute
+        self.words = {cls: word for word, cls in variants.classes.items()}
+
+    def write(self, element: Element, value: Any) -> None:
+        self._make(element).set(self.attribute, self.words[type(value)])
+        super().write(element, value)
 
 
 class ListSlot(Slot):
@@ -198,13 +215,13 @@ class RosterSlot(Slot):
 
     def read(self, element: Element, seen: Seen) -> Any:
         found = self._find(element, seen)
-        classes = self.roster.classes()
+        classes = self.roster.classes
         children = [c for c in ([] if found is None else found) if isinstance(c.tag, str) and c.tag in classes]
         seen.elements.update(children)
         return [read(classes[child.tag], child, seen) for child in children]
 
     def write(self, element: Element, value: Any) -> None:
-        classes = self.roster.classes()
+        classes = self.roster.classes
         for tag, cls in classes.items():
             for item in (i for i in value if type(i) is cls):
                 write(item, etree.SubElement(self._make(element), tag))
@@ -262,7 +279,7 @@ def unread(root: Element, seen: Seen) -> Iterator[tuple[tuple[str, ...], str]]:
             return
         for name, value in element.attrib.items():
             if (element, name) not in seen.attributes:
-                yield (*path, f"@{name}"), str(value)
+                yield (*path, f"@{name!s}"), str(value)
         for child in element:
             if not isinstance(child.tag, str):
                 continue
@@ -272,7 +289,7 @@ def unread(root: Element, seen: Seen) -> Iterator[tuple[tuple[str, ...], str]]:
             else:
                 yield below, (child.text or "").strip()
 
-    yield from walk(root, (str(root.tag),))
+    yield from walk(root, (root.tag if isinstance(root.tag, str) else "",))
 
 
 def _slots(cls: type) -> tuple[tuple[Slot, bool], ...]:
@@ -299,11 +316,11 @@ def _slot(name: str, hint: Any) -> Slot:
     at = next((e.path for e in extras if isinstance(e, At)), None)
     variants = next((e for e in extras if isinstance(e, Variants)), None)
     roster = next((e for e in extras if isinstance(e, Roster)), None)
-    path = [p for p in (at if at is not None else name).split("/") if p != "."]
+    path = [step for step in _STEP.findall(name if at is None else at) if step != "."]
     if roster:
         return RosterSlot(name, path[:0] if at is None else path, roster)
     if variants:
-        return NestedSlot(name, path, _chooser(variants))
+        return VariantSlot(name, path, variants)
     if any(isinstance(e, Kept) for e in extras):
         return KeptSlot(name, path)
     if any(isinstance(e, Present) for e in extras):

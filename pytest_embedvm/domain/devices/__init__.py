@@ -1,0 +1,15 @@
+"""The kinds of device, one file each; the order is libvirt's order of writing them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_embedvm.domain.devices._base import Device
+from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.devices.rng import Rng
+
+#: Element name to kind. A new kind is one file, this one line, and a golden case.
+KINDS: Final[dict[str, type[Device]]] = {
+    "controller": Controller,
+    "rng": Rng,
+}

@@ -1,0 +1,35 @@
+"""From what the user wrote to a domain in which nothing is left open. The order is the point."""
+
+from __future__ import annotations
+
+from pytest_embedvm.domain import aliases, check
+from pytest_embedvm.domain.devices._base import Context
+from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.model import Completed, Domain
+
+
+def complete(domain: Domain, host: Host) -> Completed:
+    """A copy of DOMAIN with defaults, implicit devices, aliases and addresses; DOMAIN stays as it is.
+
+    :raise ConfigUnsupported: when it asks for what this driver, this QEMU or this host cannot give.
+    :raise XMLError: when libvirt calls it an error of the XML.
+    """
+    domain = domain.copy()
+    context = _prepare(domain, host)
+    for device in domain.devices.all:
+        device.complete(context)
+    check.check(context)
+    aliases.assign(domain)
+    return Completed(domain)
+
+
+def _prepare(domain: Domain, host: Host) -> Context:
+    """Defaults of the domain itself, and the context in which its devices are completed."""
+    if domain.uuid is None:
+        domain.uuid = host.new_uuid()
+    domain.os.arch = domain.os.arch or "x86_64"
+    domain.devices.emulator = domain.devices.emulator or host.default_emulator(domain.os.arch)
+    domain.current_memory = domain.current_memory or domain.memory
+    context = Context(domain, host.capabilities(domain.devices.emulator), host)
+    domain.os.complete(context)
+    return context

@@ -1,0 +1,79 @@
+"""XML text to Domain and back; and what the text holds that no field took."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from lxml import etree
+
+from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.domain.sections.commandline import NAMESPACE
+from pytest_embedvm.domain.vocabulary import knows
+from pytest_embedvm.errors import ConfigUnsupported, MissingName, XMLSchemaError
+from pytest_embedvm.xml import document, mapping
+from pytest_embedvm.xml.document import Element
+
+_log = logging.getLogger("pytest_embedvm.domain")
+
+
+def parse(text: str, *, validate: bool = False) -> Domain:
+    """The domain that TEXT describes, with nothing filled in.
+
+    What libvirt's schema does not know is ignored, as libvirt ignores it, with one warning in the log
+    that names it; with VALIDATE it is an error.
+
+    :raise XMLSyntaxError: when TEXT is not well formed; with line and column.
+    :raise XMLError: when a value is not valid.
+    :raise MissingName: when there is no name.
+    :raise ConfigUnsupported: when TEXT asks for what libvirt knows and this driver cannot give.
+    :raise XMLSchemaError: with VALIDATE, when TEXT holds what libvirt's schema does not know.
+    """
+    root = document.parse(text, root="domain")
+    seen = mapping.Seen()
+    domain = mapping.read(Domain, root, seen)
+    if not domain.name:
+        raise MissingName("")
+    _judge(mapping.unread(root, seen), validate=validate)
+    return domain
+
+
+def format(domain: Domain, *, inactive: bool = False) -> str:  # noqa: A001 - the pair of words of this project
+    """DOMAIN as libvirt writes it.
+
+    :param inactive: without what only a running domain has: its id, and aliases that the user did not choose.
+    """
+    if inactive:
+        domain = _without_live_names(domain)
+    root: Element = etree.Element("domain", nsmap={"qemu": NAMESPACE} if domain.commandline else None)
+    mapping.write(domain, root)
+    return document.format(root)
+
+
+def _without_live_names(domain: Domain) -> Domain:
+    domain = domain.copy()
+    domain.id = None
+    for device in domain.devices.all:
+        if device.alias and not device.alias.startswith("ua-"):  # libvirt: virDomainDeviceAliasIsUserAlias
+            device.alias = None
+    return domain
+
+
+def _judge(unread: Iterator[tuple[tuple[str, ...], str]], *, validate: bool) -> None:
+    unknown = []
+    for path, value in unread:
+        if knows(path):
+            raise ConfigUnsupported(f"{_spell(path, value)} is not supported by this driver")
+        unknown.append(_spell(path, value))
+    if unknown and validate:
+        raise XMLSchemaError(f"unexpected {', '.join(unknown)}")
+    if unknown:
+        _log.warning("ignored, because libvirt's schema does not know it: %s", ", ".join(unknown))
+
+
+def _spell(path: tuple[str, ...], value: str) -> str:
+    *elements, last = path
+    above = "/".join(elements)
+    if last.startswith("@"):
+        return f"attribute {last[1:]}='{value}' of element <{above}>"
+    return f"element <{above}/{last}>" + (f" with value '{value}'" if value else "")

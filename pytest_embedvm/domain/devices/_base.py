@@ -1,0 +1,83 @@
+"""What every kind of device says of itself, and what it may see while it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pytest_embedvm.domain.addresses.placing import place
+from pytest_embedvm.domain.addresses.shapes import AddressSlot
+from pytest_embedvm.domain.host import Host
+from pytest_embedvm.qemu.capabilities import Capabilities
+from pytest_embedvm.qemu.parts import Json, Part
+from pytest_embedvm.xml.mapping import At
+
+if TYPE_CHECKING:
+    from pytest_embedvm.domain.model import Domain
+
+#: What a device plugs into. `pcie`: a PCI Express endpoint where the machine has such ports, a conventional slot
+#: where not (libvirt: qemuDomainDeviceCalculatePCIConnectFlags, "virtioFlags"); `pci`: a conventional device;
+#: `pcie-root`: one that is integrated into the root complex.
+Bus = Literal["pcie", "pci", "pcie-root", "drive", "virtio-serial", "usb", "isa"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The domain a device belongs to, the QEMU it is meant for, the host it will run on."""
+
+    domain: Domain
+    capabilities: Capabilities
+    host: Host
+
+    @property
+    def is_q35(self) -> bool:
+        """Whether the machine's root bus is PCI Express."""
+        return self.domain.os.machine_family in ("q35", "virt")
+
+    def controller_alias(self, kind: str, index: int) -> str:
+        """The alias of the controller of this KIND and INDEX, which is also QEMU's name for its bus."""
+        return self.domain.controller(kind, index).alias or ""
+
+
+@dataclass(kw_only=True)
+class Device:
+    """A device of a domain: a plain dataclass whose fields are its XML."""
+
+    #: The word before the number in its alias (libvirt: qemu_alias.c).
+    alias_prefix: ClassVar[str]
+
+    alias: Annotated[str | None, At("alias/@name")] = None
+    address: AddressSlot = None
+
+    def complete(self, context: Context) -> None:
+        """Fill in what the user left open and libvirt fills in: models, MAC addresses, controllers' indexes."""
+
+    def check(self, context: Context) -> None:
+        """Refuse what cannot be given.
+
+        :raise ConfigUnsupported: naming the element and its value.
+        :raise XMLError: where libvirt calls it an error of the XML.
+        """
+
+    @property
+    def bus(self) -> Bus | None:
+        """What it plugs into; None for what has no address."""
+        return None
+
+    def own_alias(self, number: int) -> str:
+        """Its alias, if NUMBER is the first that is free for its prefix."""
+        return f"{self.alias_prefix}{number}"
+
+    def parts(self, context: Context) -> Iterable[Part]:
+        """What QEMU needs for it, in the order of the command line."""
+        raise NotImplementedError
+
+    @property
+    def id(self) -> str:
+        """Its alias, once it has one: QEMU's id for it."""
+        return self.alias or ""
+
+    def place(self, context: Context) -> dict[str, Json]:
+        """QEMU's properties for where it sits: `bus` and `addr`, `port`, or none."""
+        return {} if self.address is None else place(self.address, context.controller_alias)

@@ -1,0 +1,62 @@
+"""What `domain/` needs from outside itself: a Protocol, so that the room stays pure."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pytest_embedvm.qemu.capabilities import Capabilities
+
+#: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device,
+#: a UEFI variable store, a VNC server's socket, a TPM's state.
+FileKind = Literal["channel", "console-log", "nvram", "vnc", "tpm"]
+
+
+@dataclass(frozen=True)
+class FirmwareImage:
+    """A firmware as the host's descriptors name it: paths of the code and of the variables' template."""
+
+    loader: str
+    nvram_template: str | None
+    loader_format: str = "raw"
+    nvram_format: str = "raw"
+    secure: bool = False
+    stateless: bool = False
+
+
+class Host(Protocol):
+    """The host, as a domain that is being completed sees it."""
+
+    def default_emulator(self, arch: str) -> str:
+        """The path of the QEMU binary for ARCH.
+
+        :raise ConfigUnsupported: when there is none.
+        """
+
+    def capabilities(self, emulator: str) -> Capabilities:
+        """What EMULATOR can do.
+
+        :raise SystemFailure: when it is not there or does not run.
+        """
+
+    def kvm_refused(self) -> str | None:
+        """None where `<domain type='kvm'>` can be given; else why not, in one sentence."""
+
+    def cpu_host_usable(self) -> bool:
+        """Whether QEMU starts here with KVM and `-cpu host`."""
+
+    def path(self, kind: FileKind, domain: str, item: str) -> str:
+        """Where the file of this KIND that belongs to ITEM of DOMAIN lies; always under the root."""
+
+    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+        """The UEFI firmware for a machine type.
+
+        :raise OperationFailed: when the host has none that fits.
+        """
+
+    def new_uuid(self) -> uuid.UUID:
+        """A UUID that no other domain has."""
+
+    def new_mac(self) -> str:
+        """A MAC address with libvirt's prefix for QEMU, 52:54:00."""

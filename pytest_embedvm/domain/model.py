@@ -1,0 +1,78 @@
+"""A domain: its XML as data."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NewType
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.devices import KINDS
+from pytest_embedvm.domain.devices._base import Device
+from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.sections.boot import Os
+from pytest_embedvm.domain.sections.commandline import NAMESPACE, Commandline
+from pytest_embedvm.domain.sections.memory import Vcpu
+from pytest_embedvm.errors import ConfigUnsupported, InternalError
+from pytest_embedvm.xml.mapping import At, Kept, Roster
+from pytest_embedvm.xml.scalars import Memory, Refusal, Scalar, Where
+
+
+class _Uuid(Scalar[uuids.UUID]):
+    def read(self, text: str, where: Where) -> uuids.UUID:  # noqa: ARG002
+        try:
+            return uuids.UUID(text.strip())
+        except ValueError:
+            raise InternalError("malformed uuid element", origin=ErrorDomain.DOMAIN) from None
+
+    def write(self, value: uuids.UUID) -> str:
+        return str(value)
+
+
+@dataclass(kw_only=True)
+class Devices:
+    """`<devices>`: the emulator, and every device in the order of the document."""
+
+    emulator: Annotated[str | None, At("emulator")] = None
+    all: Annotated[list[Device], Roster(KINDS)] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Domain:
+    """A `<domain>`. Sizes are KiB. The order of the fields is the order of libvirt's XML."""
+
+    type: Annotated[
+        Literal["qemu", "kvm", "xen", "lxc", "hvf", "vmware", "bhyve", "test"],
+        Refusal("invalid domain type {}", ConfigUnsupported),
+    ]
+    id: int | None = None
+    name: Annotated[str, At("name")] = ""
+    uuid: Annotated[uuids.UUID | None, At("uuid"), _Uuid()] = None
+    title: Annotated[str | None, At("title")] = None
+    description: Annotated[str | None, At("description")] = None
+    metadata: Annotated[Any, Kept()] = None
+    memory: Annotated[int, At("memory"), Memory()] = 0
+    current_memory: Annotated[int | None, At("currentMemory"), Memory()] = None
+    vcpu: Vcpu = field(default_factory=Vcpu)
+    os: Os = field(default_factory=Os)
+    devices: Devices = field(default_factory=Devices)
+    commandline: Annotated[Commandline | None, At(f"{{{NAMESPACE}}}commandline")] = None
+
+    def controller(self, kind: str, index: int) -> Controller:
+        """The controller of this KIND and INDEX.
+
+        :raise ConfigUnsupported: when the domain has none.
+        """
+        for device in self.devices.all:
+            if isinstance(device, Controller) and (device.type, device.index) == (kind, index):
+                return device
+        raise ConfigUnsupported(f"there is no '{kind}' controller with index '{index}'")
+
+    def copy(self) -> Domain:
+        """A copy that shares nothing with this one."""
+        return deepcopy(self)
+
+
+#: A domain in which nothing is left open: only `complete()` makes one, only it has a command line.
+Completed = NewType("Completed", Domain)
