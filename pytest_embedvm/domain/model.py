@@ -20,7 +20,7 @@ from pytest_embedvm.xml.scalars import Memory, Refusal, Scalar, Where
 
 
 class _Uuid(Scalar[uuids.UUID]):
-    def read(self, text: str, where: Where) -> uuids.UUID:  # noqa: ARG002
+    def read(self, text: str, where: Where) -> uuids.UUID:
         try:
             return uuids.UUID(text.strip())
         except ValueError:

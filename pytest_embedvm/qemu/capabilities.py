@@ -134,8 +134,12 @@ class Capabilities:
         """Whether MACHINE (a name or an alias) has the property NAME.
 
         :raise ConfigUnsupported: when this QEMU has no such machine.
+        :raise InternalError: when its properties were not probed (microvm): the answer is not known.
         """
-        return name in self.machine_properties.get(self.resolve_machine(machine).family, frozenset())
+        family = self.resolve_machine(machine).family
+        if family not in self.machine_properties:
+            raise InternalError(f"the properties of machine '{machine}' are not probed")
+        return name in self.machine_properties[family]
 
     def has_command(self, name: str) -> bool:
         return name in self.commands

@@ -214,7 +214,7 @@ class OptionPart(Part):
 
     words: tuple[str, ...]
 
-    def argv(self, numbers: Descriptors) -> tuple[str, ...]:  # noqa: ARG002
+    def argv(self, numbers: Descriptors) -> tuple[str, ...]:
         return self.words
 
 

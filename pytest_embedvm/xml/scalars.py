@@ -55,7 +55,7 @@ class Scalar(Generic[T]):
 class Plain(Scalar[str]):
     """Text as it is."""
 
-    def read(self, text: str, where: Where) -> str:  # noqa: ARG002
+    def read(self, text: str, where: Where) -> str:
         return text
 
     def write(self, value: str) -> str:

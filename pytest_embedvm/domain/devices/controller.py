@@ -31,7 +31,7 @@ class Controller(Device):
     def bus(self) -> Bus | None:
         return "pcie"
 
-    def own_alias(self, number: int) -> str:  # noqa: ARG002
+    def own_alias(self, number: int) -> str:
         # libvirt: qemuAssignDeviceControllerAlias
         if self.type == "pci":
             return "pcie.0" if self.model == "pcie-root" else f"pci.{self.index}"

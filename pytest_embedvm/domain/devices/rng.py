@@ -36,7 +36,7 @@ class Rng(Device):
     def bus(self) -> Bus:
         return "pcie" if self.model == "virtio" else "pci"
 
-    def complete(self, context: Context) -> None:  # noqa: ARG002
+    def complete(self, context: Context) -> None:
         if self.backend == "random" and not (self.source or "").strip():
             self.source = "/dev/urandom"  # libvirt: virDomainRNGDefPostParse
 

@@ -47,11 +47,11 @@ class Os:
         elif context.capabilities.default_machine:
             self.machine = context.capabilities.default_machine.name
 
-    def check(self, context: Context) -> None:  # noqa: ARG002
+    def check(self, context: Context) -> None:
         if not self.type:
             raise XMLError("an os <type> must be specified", origin=ErrorDomain.DOMAIN)
 
-    def parts(self, context: Context) -> Iterable[Part]:  # noqa: ARG002
+    def parts(self, context: Context) -> Iterable[Part]:
         for name in ("kernel", "initrd"):
             path = getattr(self, name)
             if path:

@@ -1,0 +1,67 @@
+"""Golden cases: `tests/golden/NAME.xml` is what a user writes; beside it stand the domain completed
+(`NAME.out.xml`) and QEMU's command line (`NAME.args`), one option a line.
+
+Write them anew with EMBEDVM_UPDATE_GOLDEN=1, and read the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_embedvm.domain import argv, complete, definition
+from pytest_embedvm.domain.model import Completed
+from tests.fakes.host import FakeHost
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+CASES = sorted(path.stem for path in GOLDEN.glob("*.xml") if not path.name.endswith(".out.xml"))
+
+
+def expect(path: Path, text: str) -> None:
+    if os.environ.get("EMBEDVM_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def completed(name: str) -> Completed:
+    return complete.complete(definition.parse((GOLDEN / f"{name}.xml").read_text()), FakeHost())
+
+
+def in_lines(words: list[str]) -> str:
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("-") or not lines:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_completed(name: str) -> None:
+    expect(GOLDEN / f"{name}.out.xml", definition.format(completed(name)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_command_line(name: str) -> None:
+    launch = argv.launch(completed(name), FakeHost())
+    numbers = {descriptor.name: 100 + i for i, descriptor in enumerate(launch.descriptors)}
+    expect(GOLDEN / f"{name}.args", in_lines(launch.argv(numbers)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_completed_reads_back_as_itself(name: str) -> None:
+    text = definition.format(completed(name))
+    again = definition.parse(text, validate=True)
+    assert definition.format(again) == text
+    assert definition.format(complete.complete(again, FakeHost())) == text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_completing_leaves_the_definition_alone(name: str) -> None:
+    domain = definition.parse((GOLDEN / f"{name}.xml").read_text())
+    before = definition.format(domain)
+    complete.complete(domain, FakeHost())
+    assert definition.format(domain) == before

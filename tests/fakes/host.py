@@ -1,0 +1,59 @@
+"""A host for the pure floors: real capabilities, read off QEMU 7.2 once, and predictable names."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from functools import cache
+from pathlib import Path
+
+from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.errors import ConfigUnsupported, OperationFailed
+from pytest_embedvm.qemu.capabilities import Capabilities
+
+EMULATOR = "/usr/bin/qemu-system-x86_64"
+
+
+@cache
+def capabilities() -> Capabilities:
+    return Capabilities.from_json(json.loads(Path(__file__).with_name("qemu-7.2.json").read_text()))
+
+
+class FakeHost:
+    """Everything `domain/` asks of a host, answered the same way each time."""
+
+    def __init__(self, *, kvm_refused: str | None = "the fake host has none", cpu_host_usable: bool = False) -> None:
+        self._kvm_refused = kvm_refused
+        self._cpu_host_usable = cpu_host_usable
+        self._macs = itertools.count(1)
+        self._uuids = itertools.count(1)
+
+    def default_emulator(self, arch: str) -> str:
+        if arch != "x86_64":
+            raise ConfigUnsupported(f"No emulator found for arch '{arch}'")
+        return EMULATOR
+
+    def capabilities(self, emulator: str) -> Capabilities:
+        return capabilities()
+
+    def kvm_refused(self) -> str | None:
+        return self._kvm_refused
+
+    def cpu_host_usable(self) -> bool:
+        return self._cpu_host_usable
+
+    def path(self, kind: FileKind, domain: str, item: str) -> str:
+        return f"/R/{kind}/{domain}/{item}"
+
+    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+        if arch != "x86_64":
+            raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
+        code = "secboot.fd" if secure_boot else "code.fd"
+        return FirmwareImage(f"/usr/share/OVMF/{code}", "/usr/share/OVMF/vars.fd", secure=secure_boot)
+
+    def new_uuid(self) -> uuid.UUID:
+        return uuid.UUID(int=next(self._uuids))
+
+    def new_mac(self) -> str:
+        return f"52:54:00:00:00:{next(self._macs):02x}"
