@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: `pcie-root`: one that is integrated into the root complex.
 Bus = Literal["pcie", "pci", "pcie-root", "drive", "virtio-serial", "usb", "isa"]
 
+#: What `<boot dev='…'/>` calls a device.
+BootClass = Literal["hd", "cdrom", "fd", "network"]
+
 
 @dataclass(frozen=True)
 class Context:
@@ -38,6 +41,21 @@ class Context:
     def controller_alias(self, kind: str, index: int) -> str:
         """The alias of the controller of this KIND and INDEX, which is also QEMU's name for its bus."""
         return self.domain.controller(kind, index).alias or ""
+
+    def boot_index(self, device: Device) -> dict[str, Json]:
+        """QEMU's `bootindex` for DEVICE: its own `<boot order>`, or its class's turn in `<os>`; or nothing."""
+        index = device.own_boot_order
+        if index is None and device.boot_class is not None:
+            index = self._turn(device, device.boot_class)
+        return {} if index is None else {"bootindex": index}
+
+    def _turn(self, device: Device, boot_class: BootClass) -> int | None:
+        # libvirt: qemuProcessPrepareDeviceBootorder: <boot dev> names the first device of its class
+        if any(other.own_boot_order is not None for other in self.domain.devices.all):
+            return None
+        first = next(other for other in self.domain.devices.all if other.boot_class == boot_class)
+        order = [boot.dev for boot in self.domain.os.boot]
+        return order.index(boot_class) + 1 if first is device and boot_class in order else None
 
 
 @dataclass(kw_only=True)
@@ -63,6 +81,16 @@ class Device:
     @property
     def bus(self) -> Bus | None:
         """What it plugs into; None for what has no address."""
+        return None
+
+    @property
+    def boot_class(self) -> BootClass | None:
+        """What `<boot dev='…'/>` calls it; None for what nothing boots from."""
+        return None
+
+    @property
+    def own_boot_order(self) -> int | None:
+        """Its `<boot order='…'/>`, for kinds that have one."""
         return None
 
     def own_alias(self, number: int) -> str:
