@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.domain.sections.cpu import Cpu
+from pytest_embedvm.domain.sections.features import Features
+from pytest_embedvm.domain.sections.memory import MemoryBacking
 from pytest_embedvm.qemu import parts as qemu
 from pytest_embedvm.qemu.parts import Descriptor, Descriptors, KeyvalPart, ObjectPart, Part, option
-from pytest_embedvm.units import KIB
+from pytest_embedvm.units import KIB, MIB
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Launch:
 def launch(domain: Completed, host: Host) -> Launch:
     """How DOMAIN is started. The monitor is not part of it: the driver adds its own."""
     context = Context(domain, host.capabilities(domain.devices.emulator or ""), host)
-    commandline = domain.commandline
-    environment = {v.name: v.value or "" for v in commandline.environment} if commandline else {}
+    speakers = [*domain.sections, *([domain.commandline] if domain.commandline else [])]
+    environment = {name: value for s in speakers for name, value in s.environment(context).items()}
     return Launch(domain.devices.emulator or "", tuple(_parts(context)), environment)
 
 
@@ -50,37 +53,49 @@ def _parts(context: Context) -> Iterator[Part]:
     yield option("-no-user-config")
     yield option("-nodefaults")
     yield option("-no-shutdown")
-    yield from domain.os.parts(context)
-    yield option("-display", "none")
+    if not any(device.is_display for device in domain.devices.all):
+        yield option("-display", "none")
+    for section in domain.sections:
+        yield from section.parts(context)
     for device in domain.devices.all:
         yield from device.parts(context)
     yield KeyvalPart("-msg", "", {"timestamp": True})
     if domain.commandline:
-        yield from domain.commandline.parts()
+        yield from domain.commandline.parts(context)
 
 
 def _machine(context: Context) -> Iterator[Part]:
     domain = context.domain
     machine = context.capabilities.resolve_machine(domain.os.machine or "")
     props: dict[str, qemu.Json] = {"usb": False, "dump-guest-core": False}
+    for section in (domain.features or Features(), *domain.sections):
+        props |= section.machine_props(context)
     if machine.default_ram_id:
         props["memory-backend"] = machine.default_ram_id
     yield KeyvalPart("-machine", machine.name, props)
     yield option("-accel", "kvm" if domain.type == "kvm" else "tcg")
+    cpu_props = {name: value for s in domain.sections for name, value in s.cpu_props(context).items()}
+    yield (domain.cpu or Cpu()).part(cpu_props)
 
 
 def _memory(context: Context) -> Iterator[Part]:
+    # QEMU gives no guest less than a MiB's multiple: libvirt rounds up too (qemuDomainAlignMemorySizes)
     domain = context.domain
+    mib = -(-domain.memory * KIB // MIB)
     machine = context.capabilities.resolve_machine(domain.os.machine or "")
-    yield KeyvalPart("-m", "", {"size": f"{domain.memory}k"})
+    yield KeyvalPart("-m", "", {"size": f"{mib * KIB}k"})
     if machine.default_ram_id:
-        yield ObjectPart({"qom-type": "memory-backend-ram", "id": machine.default_ram_id, "size": domain.memory * KIB})
-    yield option("-overcommit", "mem-lock=off")
+        backend = (domain.memory_backing or MemoryBacking()).backend()
+        yield ObjectPart(backend | {"id": machine.default_ram_id, "size": mib * MIB})
 
 
 def _vcpus(context: Context) -> Iterator[Part]:
-    vcpu = context.domain.vcpu
-    props: dict[str, qemu.Json] = {"sockets": vcpu.maximum, "cores": 1, "threads": 1}
-    if vcpu.current is not None and vcpu.current != vcpu.maximum:
-        props = {"maxcpus": vcpu.maximum, **props}
+    # libvirt: qemuBuildSmpCommandLine
+    domain, vcpu = context.domain, context.domain.vcpu
+    topology = domain.cpu.topology if domain.cpu and domain.cpu.topology else None
+    props: dict[str, qemu.Json] = {} if vcpu.current is None else {"maxcpus": vcpu.maximum}
+    props["sockets"] = topology.sockets if topology else vcpu.maximum
+    if topology:
+        props["dies"] = topology.dies
+    props |= {"cores": topology.cores if topology else 1, "threads": topology.threads if topology else 1}
     yield KeyvalPart("-smp", str(vcpu.current or vcpu.maximum), props)

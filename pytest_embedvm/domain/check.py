@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
-from pytest_embedvm.errors import ConfigUnsupported, InternalError
+from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.domain.sections.power import check_actions
+from pytest_embedvm.errors import ConfigUnsupported, XMLError
 
 
 def check(context: Context) -> None:
@@ -14,9 +16,12 @@ def check(context: Context) -> None:
     :raise XMLError: where libvirt calls it an error of the XML.
     """
     domain = context.domain
+    _check_words(domain)
     domain.os.check(context)
     _check_type(context)
-    _check_vcpus(context)
+    check_actions(domain.on_poweroff or "", domain.on_reboot or "", domain.on_crash or "")
+    for section in domain.sections:
+        section.check(context)
     for device in domain.devices.all:
         device.check(context)
 
@@ -37,10 +42,13 @@ def _check_type(context: Context) -> None:
         )
 
 
-def _check_vcpus(context: Context) -> None:
-    vcpu = context.domain.vcpu
-    if vcpu.maximum == 0:
-        # libvirt: virDomainNumaGetCPUCountTotal's caller, which is where 0 ends up
-        raise InternalError("CPU IDs in <numa> exceed the <vcpu> count", origin=ErrorDomain.DOMAIN)
-    if vcpu.current is not None and vcpu.current > vcpu.maximum:
-        raise ConfigUnsupported("maximum vCPU count must not be less than current vCPU count")
+def _check_words(domain: Domain) -> None:
+    # libvirt: virDomainDefPostParseCommon, virDomainDefParseXML
+    if "/" in domain.name:
+        raise XMLError(f"name {domain.name} cannot contain '/'", origin=ErrorDomain.DOMAIN)
+    if domain.title and "\n" in domain.title:
+        raise XMLError("Domain title can't contain newlines", origin=ErrorDomain.DOMAIN)
+    if not domain.memory:
+        raise XMLError(
+            "Memory size must be specified via <memory> or in the <numa> configuration", origin=ErrorDomain.DOMAIN
+        )

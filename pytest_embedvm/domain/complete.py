@@ -6,6 +6,8 @@ from pytest_embedvm.domain import aliases, check
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Completed, Domain
+from pytest_embedvm.domain.sections.clock import Clock
+from pytest_embedvm.domain.sections.cpu import Cpu
 
 
 def complete(domain: Domain, host: Host) -> Completed:
@@ -29,7 +31,18 @@ def _prepare(domain: Domain, host: Host) -> Context:
         domain.uuid = host.new_uuid()
     domain.os.arch = domain.os.arch or "x86_64"
     domain.devices.emulator = domain.devices.emulator or host.default_emulator(domain.os.arch)
-    domain.current_memory = domain.current_memory or domain.memory
+    _set_defaults(domain)
     context = Context(domain, host.capabilities(domain.devices.emulator), host)
-    domain.os.complete(context)
+    for section in (domain.os, *domain.sections):
+        section.complete(context)
     return context
+
+
+def _set_defaults(domain: Domain) -> None:
+    # libvirt: virDomainDefPostParseMemory, virDomainDefParseXML, qemuDomainDefCPUPostParse
+    domain.current_memory = min(domain.current_memory or domain.memory, domain.memory)
+    domain.cpu = domain.cpu or Cpu()
+    domain.clock = domain.clock or Clock()
+    domain.on_poweroff = domain.on_poweroff or "destroy"
+    domain.on_reboot = domain.on_reboot or "restart"
+    domain.on_crash = domain.on_crash or "destroy"

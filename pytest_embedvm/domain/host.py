@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -54,6 +55,9 @@ class Host(Protocol):
 
         :raise OperationFailed: when the host has none that fits.
         """
+
+    def now(self) -> datetime.datetime:
+        """The time in UTC."""
 
     def new_uuid(self) -> uuid.UUID:
         """A UUID that no other domain has."""

@@ -11,9 +11,15 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices import KINDS
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.sections._base import Section
 from pytest_embedvm.domain.sections.boot import Os
+from pytest_embedvm.domain.sections.clock import Clock
 from pytest_embedvm.domain.sections.commandline import NAMESPACE, Commandline
-from pytest_embedvm.domain.sections.memory import Vcpu
+from pytest_embedvm.domain.sections.cpu import Cpu
+from pytest_embedvm.domain.sections.features import Features
+from pytest_embedvm.domain.sections.memory import MemoryBacking, Vcpu
+from pytest_embedvm.domain.sections.power import Action, CrashAction, PowerManagement
+from pytest_embedvm.domain.sections.seclabel import Seclabel
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
 from pytest_embedvm.xml.mapping import At, Kept, Roster
 from pytest_embedvm.xml.scalars import Memory, Refusal, Scalar, Where
@@ -28,6 +34,10 @@ class _Uuid(Scalar[uuids.UUID]):
 
     def write(self, value: uuids.UUID) -> str:
         return str(value)
+
+
+def _action(element: str) -> Refusal:
+    return Refusal(f"unknown {element} action: {{}}", ConfigUnsupported)
 
 
 @dataclass(kw_only=True)
@@ -54,10 +64,25 @@ class Domain:
     metadata: Annotated[Any, Kept()] = None
     memory: Annotated[int, At("memory"), Memory()] = 0
     current_memory: Annotated[int | None, At("currentMemory"), Memory()] = None
+    memory_backing: Annotated[MemoryBacking | None, At("memoryBacking")] = None
     vcpu: Vcpu = field(default_factory=Vcpu)
     os: Os = field(default_factory=Os)
+    features: Features | None = None
+    cpu: Cpu | None = None
+    clock: Clock | None = None
+    on_poweroff: Annotated[Action | None, At("on_poweroff"), _action("on_poweroff")] = None
+    on_reboot: Annotated[Action | None, At("on_reboot"), _action("on_reboot")] = None
+    on_crash: Annotated[CrashAction | None, At("on_crash"), _action("on_crash")] = None
+    pm: PowerManagement | None = None
     devices: Devices = field(default_factory=Devices)
+    seclabels: Annotated[list[Seclabel], At("seclabel")] = field(default_factory=list)
     commandline: Annotated[Commandline | None, At(f"{{{NAMESPACE}}}commandline")] = None
+
+    @property
+    def sections(self) -> list[Section]:
+        """Every section that is there, in the order of QEMU's command line; the user's own words come last of all."""
+        present = (self.memory_backing, self.vcpu, self.clock, self.features, self.pm, self.cpu, self.os)
+        return [section for section in (*present, *self.seclabels) if section is not None]
 
     def controller(self, kind: str, index: int) -> Controller:
         """The controller of this KIND and INDEX.

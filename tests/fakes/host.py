@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import uuid
@@ -51,6 +52,9 @@ class FakeHost:
             raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
         code = "secboot.fd" if secure_boot else "code.fd"
         return FirmwareImage(f"/usr/share/OVMF/{code}", "/usr/share/OVMF/vars.fd", secure=secure_boot)
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime(2019, 12, 2, 14, 30, tzinfo=datetime.UTC)
 
     def new_uuid(self) -> uuid.UUID:
         return uuid.UUID(int=next(self._uuids))

@@ -84,6 +84,11 @@ class Device:
         return None
 
     @property
+    def is_display(self) -> bool:
+        """Whether it is a way to see the guest's screen, so that QEMU needs no `-display none`."""
+        return False
+
+    @property
     def boot_class(self) -> BootClass | None:
         """What `<boot dev='…'/>` calls it; None for what nothing boots from."""
         return None

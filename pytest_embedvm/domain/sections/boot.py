@@ -1,60 +1,104 @@
-"""`<os>`: machine type, kernel, firmware, boot order."""
+"""`<os>`: machine type, kernel, boot order. Firmware has a file of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
-from pytest_embedvm.errors import XMLError
-from pytest_embedvm.qemu.parts import Part, option
+from pytest_embedvm.domain.sections._base import Section
+from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, flash_parts, flash_props, settle
+from pytest_embedvm.errors import ConfigUnsupported, XMLError
+from pytest_embedvm.qemu.parts import Json, KeyvalPart, Part, option
 from pytest_embedvm.xml.mapping import At
+from pytest_embedvm.xml.scalars import Refusal, YesNo
 
 
 @dataclass(kw_only=True)
 class Boot:
     """`<boot dev='hd'/>`."""
 
-    dev: str
+    dev: Literal["fd", "hd", "cdrom", "network"]
 
 
 @dataclass(kw_only=True)
-class Os:
+class BootMenu:
+    """`<bootmenu enable='yes' timeout='3000'/>`; the timeout is in milliseconds."""
+
+    enable: Annotated[bool, YesNo()]
+    timeout: int | None = None
+
+
+@dataclass(kw_only=True)
+class Os(Section):
     """How the machine is made and what it boots."""
 
+    firmware: Literal["bios", "efi"] | None = None
     arch: Annotated[str | None, At("type/@arch")] = None
     machine: Annotated[str | None, At("type/@machine")] = None
-    type: Annotated[str | None, At("type")] = None
+    type: Annotated[
+        Literal["hvm", "xen", "linux", "xenpvh", "exe", "uml"] | None,
+        At("type"),
+        Refusal("unknown OS type '{}'", ConfigUnsupported),
+    ] = None
+    firmware_features: Annotated[list[Feature], At("firmware/feature")] = field(default_factory=list)
+    loader: Loader | None = None
+    nvram: Nvram | None = None
     kernel: Annotated[str | None, At("kernel")] = None
     initrd: Annotated[str | None, At("initrd")] = None
     cmdline: Annotated[str | None, At("cmdline")] = None
     boot: list[Boot] = field(default_factory=list)
+    bootmenu: BootMenu | None = None
+    reboot_timeout: Annotated[int | None, At("bios/@rebootTimeout")] = None  # milliseconds
 
     @property
     def machine_family(self) -> str:
-        """`q35`, `i440fx`, `microvm`, `virt` or `none`: what decides buses and implicit devices."""
+        """`q35`, `i440fx`, `microvm`, `virt` or another name: what decides buses and implicit devices."""
         name = self.machine or ""
         for family in ("q35", "i440fx", "microvm", "virt"):
             if family in name:
                 return family
-        return "i440fx" if name in ("pc", "") else name
+        return "i440fx" if name == "pc" else name
 
     def complete(self, context: Context) -> None:
         if self.machine:
             self.machine = context.capabilities.resolve_machine(self.machine).name
         elif context.capabilities.default_machine:
             self.machine = context.capabilities.default_machine.name
+        ordered = any(device.own_boot_order is not None for device in context.domain.devices.all)
+        if not self.boot and not ordered:
+            self.boot = [Boot(dev="hd")]  # libvirt: virDomainDefBootOrderPostParse
+        settle(self, context)
 
     def check(self, context: Context) -> None:
         if not self.type:
             raise XMLError("an os <type> must be specified", origin=ErrorDomain.DOMAIN)
+        if self.type != "hvm":
+            # libvirt: virQEMUCapsCacheLookupDefault
+            raise ConfigUnsupported(
+                f"Emulator '{context.domain.devices.emulator}' does not support os type '{self.type}'",
+                origin=ErrorDomain.QEMU,
+            )
+
+    def machine_props(self, context: Context) -> Mapping[str, Json]:
+        return flash_props(self)
 
     def parts(self, context: Context) -> Iterable[Part]:
-        for name in ("kernel", "initrd"):
-            path = getattr(self, name)
-            if path:
-                yield option(f"-{name}", path)
+        yield from flash_parts(self)
+        # libvirt: qemuBuildBootCommandLine
+        props: dict[str, Json] = {}
+        if self.bootmenu:
+            props["menu"] = self.bootmenu.enable
+            if self.bootmenu.timeout is not None:
+                props["splash-time"] = self.bootmenu.timeout
+        if self.reboot_timeout is not None:
+            props["reboot-timeout"] = self.reboot_timeout
+        yield KeyvalPart("-boot", "", props | {"strict": True})
+        if self.kernel:
+            yield option("-kernel", self.kernel)
+        if self.initrd:
+            yield option("-initrd", self.initrd)
         if self.cmdline:
             yield option("-append", self.cmdline)
