@@ -1,5 +1,6 @@
 """Golden cases: `tests/golden/NAME.xml` is what a user writes; beside it stand the domain completed
-(`NAME.out.xml`) and QEMU's command line (`NAME.args`), one option a line.
+(`NAME.out.xml`) and QEMU's command line (`NAME.args`), one option a line,
+after what its environment gets on top.
 
 Write them anew with EMBEDVM_UPDATE_GOLDEN=1, and read the difference before it is committed.
 """
@@ -26,7 +27,7 @@ def expect(path: Path, text: str) -> None:
 
 
 def completed(name: str) -> Completed:
-    return complete.complete(definition.parse((GOLDEN / f"{name}.xml").read_text()), FakeHost())
+    return complete.complete(definition.parse((GOLDEN / f"{name}.xml").read_text()), FakeHost(kvm_refused=None))
 
 
 def in_lines(words: list[str]) -> str:
@@ -46,9 +47,10 @@ def test_completed(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_command_line(name: str) -> None:
-    launch = argv.launch(completed(name), FakeHost())
+    launch = argv.launch(completed(name), FakeHost(kvm_refused=None))
     numbers = {descriptor.name: 100 + i for i, descriptor in enumerate(launch.descriptors)}
-    expect(GOLDEN / f"{name}.args", in_lines(launch.argv(numbers)))
+    environment = "".join(f"{name}={value}\n" for name, value in launch.environment.items())
+    expect(GOLDEN / f"{name}.args", environment + in_lines(launch.argv(numbers)))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -56,12 +58,12 @@ def test_what_was_completed_reads_back_as_itself(name: str) -> None:
     text = definition.format(completed(name))
     again = definition.parse(text, validate=True)
     assert definition.format(again) == text
-    assert definition.format(complete.complete(again, FakeHost())) == text
+    assert definition.format(complete.complete(again, FakeHost(kvm_refused=None))) == text
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_completing_leaves_the_definition_alone(name: str) -> None:
     domain = definition.parse((GOLDEN / f"{name}.xml").read_text())
     before = definition.format(domain)
-    complete.complete(domain, FakeHost())
+    complete.complete(domain, FakeHost(kvm_refused=None))
     assert definition.format(domain) == before
