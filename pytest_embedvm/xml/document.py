@@ -49,9 +49,10 @@ def _explain(error: etree.XMLSyntaxError, text: str, name: str) -> str:
     message = _POSITION.sub("", error.msg or "malformed document").split("\n")[0]
     row, column = error.lineno or 1, max(error.offset or 1, 1)
     line = (text.splitlines() or [""])[min(row, len(text.splitlines())) - 1]
-    start = max(0, column - 1 - CONTEXT_CHARACTERS)
-    shown = line[start : column - 1 + CONTEXT_CHARACTERS]
-    return f"({name}):{row}: {message}\n{shown}\n{'-' * (column - 1 - start)}^"
+    cursor = 0 if column == 1 else column  # libxml2 stands behind what it has read, and reports its column
+    start = max(0, cursor - CONTEXT_CHARACTERS)
+    shown = line[start : cursor + CONTEXT_CHARACTERS]
+    return f"({name}):{row}: {message}\n{shown}\n{'-' * (cursor - start)}^"
 
 
 def format(element: Element) -> str:  # noqa: A001 - parse() and format() are this project's pair of words
