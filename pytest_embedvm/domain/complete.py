@@ -29,8 +29,8 @@ def _prepare(domain: Domain, host: Host) -> Context:
     """Defaults of the domain itself, and the context in which its devices are completed."""
     if domain.uuid is None:
         domain.uuid = host.new_uuid()
-    domain.os.arch = domain.os.arch or "x86_64"
-    domain.devices.emulator = domain.devices.emulator or host.default_emulator(domain.os.arch)
+    arch = domain.os.settle_arch()
+    domain.devices.emulator = domain.devices.emulator or host.default_emulator(arch)
     _set_defaults(domain)
     context = Context(domain, host.capabilities(domain.devices.emulator), host)
     for section in (domain.os, *domain.sections):

@@ -62,6 +62,9 @@ def _without_live_names(domain: Domain) -> Domain:
 def _judge(unread: Iterator[tuple[tuple[str, ...], str]], *, validate: bool) -> None:
     unknown = []
     for path, value in unread:
+        if path[:-1] == ("domain", "features") and not path[-1].startswith("@") and not knows(path):
+            # libvirt: virDomainFeaturesDefParse, which ignores no feature
+            raise ConfigUnsupported(f"unexpected feature '{path[-1]}'")
         if knows(path):
             raise ConfigUnsupported(f"{_spell(path, value)} is not supported by this driver")
         unknown.append(_spell(path, value))

@@ -137,7 +137,7 @@ class TextSlot(Slot):
         unit = found.get("unit") if self.scalar.takes_unit else None
         if unit is not None:
             seen.attributes.add((found, "unit"))
-        if not self.path and not (found.text or "").strip():
+        if not (found.text or "").strip():
             return MISSING
         return self.scalar.read(found.text or "", Where(found.tag, None, unit))
 

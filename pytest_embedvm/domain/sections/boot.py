@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
@@ -14,6 +14,13 @@ from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.qemu.parts import Json, KeyvalPart, Part, option
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal, YesNo
+
+# libvirt: virArchTypes
+ARCHITECTURES: Final = frozenset(
+    "alpha armv6l armv7l armv7b aarch64 cris i686 ia64 lm32 loongarch64 m68k microblaze microblazeel mips mipsel "
+    "mips64 mips64el openrisc parisc parisc64 ppc ppc64 ppc64le ppcemb riscv32 riscv64 s390 s390x sh4 sh4eb sparc "
+    "sparc64 unicore32 x86_64 xtensa xtensaeb".split()
+)
 
 
 @dataclass(kw_only=True)
@@ -61,6 +68,16 @@ class Os(Section):
             if family in name:
                 return family
         return "i440fx" if name == "pc" else name
+
+    def settle_arch(self) -> str:
+        """The architecture, which decides on the emulator.
+
+        :raise ConfigUnsupported: when libvirt knows no such architecture.
+        """
+        self.arch = self.arch or "x86_64"
+        if self.arch not in ARCHITECTURES:
+            raise ConfigUnsupported(f"Unknown architecture {self.arch}")  # libvirt: virDomainDefParseXML
+        return self.arch
 
     def complete(self, context: Context) -> None:
         if self.machine:
