@@ -98,7 +98,7 @@ def _temporary(cache_dir: Path, error: OSError) -> Path:
 
 def _forget(pid: int) -> None:
     """Remove the process's own directory; not in a forked child, whose it is not."""
-    if pid == os.getpid():
+    if pid == os.getpid() and pid in _own:
         shutil.rmtree(_own.pop(pid), ignore_errors=True)
 
 

@@ -103,11 +103,21 @@ class Machine:
         assert status["exitcode"] == 0, f"{script!r}: {status['exitcode']} {err}"
         return out
 
-    def execute(self, command: str) -> None:
-        self.qmp.send(json.dumps({"execute": command}))
+    def execute(self, command: str, **arguments: Any) -> None:
+        """Run the QMP command COMMAND, which must succeed."""
+        start = len(self.qmp.seen)
+        self.qmp.send(json.dumps({"execute": command, "arguments": arguments, "id": "mine"}))
+        answer = self.qmp.await_match(r"\{[^\n]*\"id\": \"mine\"[^\n]*\n", start)[0]
+        assert b'"return"' in answer, answer
 
     def wait(self) -> int:
         return self.process.wait(DEADLINE_S)
+
+    def type(self, text: str, pattern: str) -> None:
+        """Type TEXT at the console's shell and await PATTERN after it."""
+        start = len(self.console.seen)
+        self.console.send(text)
+        self.console.await_match(pattern, start)
 
     def close(self) -> None:
         self.process.kill()
@@ -134,21 +144,25 @@ def booted(image: GuestImage, tmp_path_factory: pytest.TempPathFactory) -> Itera
         *("-netdev", "user,id=n0", "-device", "virtio-net,netdev=n0", "-device", "virtio-rng"),
         *("-chardev", "null,id=other", "-device", "virtserialport,chardev=other,name=org.example.other"),
     )
+    yield from _ready(machine)
+
+
+def _ready(machine: Machine) -> Iterator[Machine]:
     try:
         machine.agent("guest-ping")
         machine.console.await_match("embedvm: ready")
         yield machine
     finally:
         machine.close()
+
+
+@pytest.fixture(scope="session")
+def plain(image: GuestImage) -> Iterator[Machine]:
+    """A guest with nothing but its agent and console, and a slot: tests type at it and plug."""
+    yield from _ready(Machine(image, "-device", "pcie-root-port,id=slot"))
 
 
 @pytest.fixture
 def fresh(image: GuestImage) -> Iterator[Machine]:
-    """A guest for one test, with nothing but its agent and console."""
-    machine = Machine(image)
-    try:
-        machine.agent("guest-ping")
-        machine.console.await_match("embedvm: ready")
-        yield machine
-    finally:
-        machine.close()
+    """A guest for one test, which may end it."""
+    yield from _ready(Machine(image))
