@@ -1,0 +1,68 @@
+"""Unix sockets below directories with paths of any length.
+
+A socket's address holds 107 bytes. The kernel resolves `/proc/self/fd/N/name` through the open
+directory N, so the address is short however long the directory's own path is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.files import PRIVATE_FILE
+
+BACKLOG: Final = 16
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening stream socket at PATH, 0600; one that a dead process left there is replaced.
+
+    :raise SystemFailure: when it cannot be bound, or something else than a socket is there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        with _short(path) as address:
+            sock.bind(address)
+        path.chmod(PRIVATE_FILE)
+        sock.listen(BACKLOG)
+    except (OSError, ValueError) as error:
+        sock.close()
+        raise SystemFailure(f"Failed to bind socket to '{path}': {_reason(error)}") from error
+    return sock
+
+
+def connect_unix(path: Path) -> socket.socket:
+    """A stream socket connected to the listener at PATH, blocking; connecting to a listener never waits.
+
+    :raise SystemFailure: when nobody listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with _short(path) as address:
+            sock.connect(address)
+    except (OSError, ValueError) as error:
+        sock.close()
+        # libvirt: virNetSocketNewConnectUNIX
+        raise SystemFailure(f"Failed to connect socket to '{path}': {_reason(error)}") from error
+    return sock
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

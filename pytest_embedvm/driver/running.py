@@ -1,0 +1,81 @@
+"""What exists exactly as long as a machine's QEMU does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.state import Ending
+from pytest_embedvm.errors import InternalError, OperationTimeout
+from pytest_embedvm.qemu.monitor import Monitor
+from pytest_embedvm.qemu.process import Process
+
+#: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
+EXIT_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A started QEMU. `stack` undoes every step of starting it."""
+
+    id: int
+    log: Path
+    argv: tuple[str, ...]
+    process: Process
+    #: Set once, by `start`; what QEMU says before is answered by `monitor`'s own errors.
+    linked: Monitor | None = None
+    agent: AgentChannel | None = None
+    stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    #: The reasons that QEMU's next STOP and RESUME will have; it does not know them.
+    pausing: DomainPausedReason = DomainPausedReason.UNKNOWN
+    resuming: DomainRunningReason = DomainRunningReason.UNPAUSED
+    #: The next power-off resets instead. libvirt: qemuDomainSetFakeReboot
+    fake_reboot: bool = False
+    got_shutdown: bool = False
+    #: Set by who stops it; None: it stopped by itself.
+    ending: Ending | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Consoles that are open, by alias.
+    consoles: dict[str, contextlib.AsyncExitStack] = field(default_factory=dict)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor.
+
+        :raise InternalError: before it is connected.
+        """
+        if self.linked is None:
+            raise InternalError(f"QEMU {self.process.pid} has no monitor yet")
+        return self.linked
+
+    def background(self, task: asyncio.Task[None]) -> None:
+        """Keep TASK until it is done, and end it with the machine."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def wait_gone(self) -> None:
+        """Wait until QEMU hung up, having been heard to the end, and exited."""
+        hung_up = asyncio.ensure_future(self.monitor.wait_closed())
+        exited = asyncio.ensure_future(self.process.wait())
+        try:
+            await asyncio.wait((hung_up, exited), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((hung_up, exited), timeout=EXIT_TIMEOUT_S)
+        finally:
+            hung_up.cancel()
+            exited.cancel()
+
+    async def wait_ended(self, timeout: float) -> None:
+        """Wait until the machine has been taken apart.
+
+        :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
+        """
+        try:
+            await asyncio.wait_for(self.ended.wait(), timeout)
+        except TimeoutError:
+            raise OperationTimeout(f"process {self.process.pid} did not end within {timeout:g} s") from None
