@@ -16,8 +16,53 @@ from typing import Final
 
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
+from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request
+from pytest_embedvm.qemu.process import Process
 
 BACKLOG: Final = 16
+
+
+def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack) -> int:
+    """Open what a part of a machine asks for, and return its number.
+
+    :param stack: undoes what lasts as long as the machine: a socket's file, a companion.
+    :param passed: closes our copy, once QEMU has inherited it.
+    :raise SystemFailure: when it cannot be had.
+    """
+    match request:
+        case Listen(path):
+            sock = passed.enter_context(listen_unix(Path(path)))
+            stack.callback(Path(path).unlink, missing_ok=True)
+            return sock.fileno()
+        case Connect(path):
+            return passed.enter_context(connect_unix(Path(path))).fileno()
+        case OpenFile(path, write):
+            descriptor = _open_file(path, write=write)
+            passed.callback(os.close, descriptor)
+            return descriptor
+        case Companion(name, argv):
+            return _start_companion(name, argv, stack, passed)
+
+
+def _open_file(path: str, *, write: bool) -> int:
+    try:
+        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+
+
+def _start_companion(
+    name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+) -> int:
+    """A program that holds one end of a socket pair; it ends after QEMU."""
+    ours, theirs = socket.socketpair()
+    passed.enter_context(ours)
+    with theirs:
+        words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
+        process = Process.spawn(words, pass_fds=(theirs.fileno(),))
+    process.name = name
+    stack.push_async_callback(process.kill)
+    return ours.fileno()
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
@@ -25,10 +27,12 @@ class Running:
 
     id: int
     log: Path
+    #: Where in the log QEMU's own words begin, in bytes.
+    log_start: int
     argv: tuple[str, ...]
     process: Process
-    #: Set once, by `start`; what QEMU says before is answered by `monitor`'s own errors.
-    linked: Monitor | None = None
+    #: Our end of the monitor, until the monitor takes it.
+    socket: socket.socket
     agent: AgentChannel | None = None
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -42,7 +46,9 @@ class Running:
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     #: Consoles that are open, by alias.
-    consoles: dict[str, contextlib.AsyncExitStack] = field(default_factory=dict)
+    consoles: dict[str, ConsoleLink] = field(default_factory=dict)
+    watcher: asyncio.Task[None] | None = None
+    _monitor: Monitor | None = None
 
     @property
     def monitor(self) -> Monitor:
@@ -50,9 +56,23 @@ class Running:
 
         :raise InternalError: before it is connected.
         """
-        if self.linked is None:
+        if self._monitor is None:
             raise InternalError(f"QEMU {self.process.pid} has no monitor yet")
-        return self.linked
+        return self._monitor
+
+    def link(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    async def unlink(self) -> None:
+        """Hang up all that talks to QEMU."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for console in tuple(self.consoles.values()):
+            await console.close()
+        if self.agent is not None:
+            await self.agent.close()
+        await self.monitor.close()
 
     def background(self, task: asyncio.Task[None]) -> None:
         """Keep TASK until it is done, and end it with the machine."""
@@ -61,14 +81,13 @@ class Running:
 
     async def wait_gone(self) -> None:
         """Wait until QEMU hung up, having been heard to the end, and exited."""
-        hung_up = asyncio.ensure_future(self.monitor.wait_closed())
-        exited = asyncio.ensure_future(self.process.wait())
+        waits = [asyncio.ensure_future(self.monitor.wait_closed()), asyncio.ensure_future(self.process.wait())]
         try:
-            await asyncio.wait((hung_up, exited), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((hung_up, exited), timeout=EXIT_TIMEOUT_S)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=EXIT_TIMEOUT_S)
         finally:
-            hung_up.cancel()
-            exited.cancel()
+            for wait in waits:
+                wait.cancel()
 
     async def wait_ended(self, timeout: float) -> None:
         """Wait until the machine has been taken apart.
