@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ class AgentChannel:
         """The guest let go of the port; what it still had to say is not worth hearing."""
         self._opened.clear()
 
-    async def send(self, message: dict[str, object], *, timeout: int, reply: bool = True) -> dict[str, Any]:
+    async def send(self, message: Mapping[str, object], *, timeout: int) -> dict[str, Any]:
         """Send MESSAGE and return the agent's whole reply.
 
         :param timeout: seconds, or one of libvirt's negative values. With seconds given, waits that
@@ -60,7 +61,7 @@ class AgentChannel:
         if limit is not None:
             limit = max(limit - (asyncio.get_running_loop().time() - started), 0.001)
         agent = await self._connect()
-        return await agent.send(message, timeout=limit, reply=reply)
+        return await agent.send(message, timeout=limit)
 
     async def _wait_opened(self, timeout: int) -> None:
         if timeout <= 0:

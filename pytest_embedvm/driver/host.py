@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
-from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationFailed, SystemFailure
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.binary import find_binary
-from pytest_embedvm.qemu.cache import HostCapabilities, host_capabilities
+from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
 from pytest_embedvm.qemu.capabilities import Capabilities
 
-#: Where QEMU's firmware descriptors are, weakest first. libvirt: qemuInteropFetchConfigs
-FIRMWARE_DIRECTORIES: Final = (Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware"))
 # libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
 MAC_PREFIX: Final = "52:54:00"
 
@@ -46,7 +41,7 @@ class EmbedHost:
         :raise SystemFailure: when it is not there or does not run.
         """
         if emulator not in self._probed:
-            self._probed[emulator] = await host_capabilities(Path(emulator))
+            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir())
         return self._probed[emulator]
 
     def default_emulator(self, arch: str) -> str:
@@ -75,14 +70,10 @@ class EmbedHost:
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         above, suffix = _PLACES[kind]
-        return str(self._root.path.joinpath(*above, file_name(domain), file_name(item) + suffix))
+        return str(self._root.directory(*above, file_name(domain)) / (file_name(item) + suffix))
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        for descriptor in _firmware_descriptors():
-            if _fits(descriptor, arch, machine, secure_boot=secure_boot, smm=smm):
-                return _image(descriptor)
-        # libvirt: qemuFirmwareFillDomain
-        raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
+        return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
 
     def new_uuid(self) -> uuid.UUID:
         return uuid.uuid4()

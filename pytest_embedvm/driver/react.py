@@ -62,10 +62,11 @@ def announce_shutdown(machine: Machine, detail: DomainEventShutdownDetailType) -
 
 
 def _shutdown(machine: Machine, running: Running, data: Data) -> None:
+    running.guest_left.set()
     if machine.status == state.SHUTTING_DOWN:
         return  # our own signal comes back as a second SHUTDOWN
     running.got_shutdown = True
-    restarts = machine.live is not None and machine.live.on_poweroff == "restart"
+    restarts = machine.action("on_poweroff") == "restart"
     by_guest = data.get("guest", False)
     if running.ending is None and (running.fake_reboot or (restarts and by_guest)):
         fake_reboot(running)  # libvirt: a fake reboot changes no state and tells nobody
@@ -103,6 +104,7 @@ async def _fake_reboot(running: Running) -> None:
 
 def _reset(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
     running.fake_reboot = False
+    running.guest_left.set()
     machine.emit(events.Reboot())
 
 
@@ -167,7 +169,7 @@ def _panicked(machine: Machine, running: Running, data: Data) -> None:  # noqa: 
     # libvirt: processGuestPanicEvent
     machine.status = state.CRASHED
     machine.emit_lifecycle(DomainEventType.CRASHED, DomainEventCrashedDetailType.PANICKED)
-    action = machine.live.on_crash if machine.live else "destroy"
+    action = machine.action("on_crash")
     if action == "restart":
         running.resuming = DomainRunningReason.CRASHED
         fake_reboot(running)

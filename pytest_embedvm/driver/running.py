@@ -42,6 +42,8 @@ class Running:
     #: The next power-off resets instead. libvirt: qemuDomainSetFakeReboot
     fake_reboot: bool = False
     got_shutdown: bool = False
+    #: Set by the guest's SHUTDOWN and RESET.
+    guest_left: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set by who stops it; None: it stopped by itself.
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -117,8 +117,7 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         raise OperationTimeout(f"{error.detail}; {last_words(running) or 'QEMU said nothing'}") from None
     stack.push_async_callback(running.unlink)
     machine.started(running)
-    stack.callback(machine.abandoned, running)
-    if machine.live and machine.live.on_reboot == "destroy":
+    if machine.action("on_reboot") == "destroy":
         # libvirt: qemuProcessSetupLifecycleActions
         await _execute(running, "set-action", {"reboot": "shutdown"})
 

@@ -31,6 +31,17 @@ class AgentCommandError(InternalError):
         self.description = description
 
 
+def check_reply(command: str, reply: Mapping[str, Any]) -> Any:
+    """The value in REPLY to COMMAND.
+
+    :raise AgentCommandError: when it is an error.
+    """
+    if "error" in reply:
+        error = reply["error"]
+        raise AgentCommandError(command, str(error.get("class", "")), str(error.get("desc", error)))
+    return reply.get("return")
+
+
 class Agent:
     """One conversation with the agent of one guest: a command at a time, each with its reply.
 
@@ -64,18 +75,13 @@ class Agent:
         message: dict[str, object] = {"execute": command}
         if arguments is not None:
             message["arguments"] = arguments
-        reply = await self.send(message, timeout=timeout)
-        if "error" in reply:
-            error = reply["error"]
-            raise AgentCommandError(command, str(error.get("class", "")), str(error.get("desc", error)))
-        return reply.get("return")
+        return check_reply(command, await self.send(message, timeout=timeout))
 
     async def send(
-        self, message: Mapping[str, object], *, timeout: float | None = COMMAND_TIMEOUT_S, reply: bool = True
+        self, message: Mapping[str, object], *, timeout: float | None = COMMAND_TIMEOUT_S
     ) -> dict[str, Any]:
         """Send MESSAGE as it is and return the agent's whole reply, errors included.
 
-        :param reply: False for what the agent does not answer (`guest-shutdown`): returns {} once it is sent.
         :raise AgentUnresponsive: when the reply does not come in time, or the channel closes.
         """
         stage = "its turn after an earlier command"
@@ -87,8 +93,8 @@ class Agent:
                 stage = f"the reply to {message.get('execute', message)}"
                 self._in_step = False
                 await self._write(json.dumps(message).encode() + b"\n")
-                answer = await self._read() if reply else {}
-                self._in_step = reply
+                answer = await self._read()
+                self._in_step = True
         except TimeoutError:
             raise AgentUnresponsive(f"{stage} did not come within {timeout:g} s") from None
         except (OSError, EOFError) as error:
