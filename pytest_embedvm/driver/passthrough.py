@@ -6,7 +6,9 @@ import json
 from typing import Any, Final
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.errors import InternalError, SystemFailure
+from pytest_embedvm.qemu.agent import check_reply
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
 
 #: QEMU's own answer; it is given here, because after it QEMU and a QMP client would be out of step.
@@ -49,6 +51,21 @@ async def hmp(monitor: Monitor, text: str) -> str:
         return str(await monitor.execute("human-monitor-command", {"command-line": text}))
     except MonitorClosed as error:
         raise _unreadable() from error
+
+
+async def agent(channel: AgentChannel, text: str, timeout: int) -> str:
+    """The guest agent's whole reply to the message TEXT, as JSON.
+
+    :raise InternalError: when TEXT is no JSON object.
+    :raise AgentCommandError: when the agent refuses it.
+    :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
+    """
+    message = parse_json(text)
+    if not isinstance(message, dict):
+        raise InternalError(f"the guest agent takes JSON objects only, not {text}")
+    reply = await channel.send(message, timeout=timeout)
+    check_reply(str(message.get("execute", "")), reply)
+    return _dump(reply)
 
 
 def _unreadable() -> SystemFailure:

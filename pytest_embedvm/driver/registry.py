@@ -91,3 +91,11 @@ class Registry:
         if live and (machine.starting or not machine.persistent):
             raise OperationInvalid(f"domain '{name}' is already being started", origin=ErrorDomain.DOMAIN)
         return machine
+
+    def check_rename(self, machine: Machine, new: str) -> None:
+        """:raise OperationInvalid: when NEW is the name of a machine, this one or another."""
+        # libvirt: virDomainObjListRename
+        if new == machine.name:
+            raise OperationInvalid("Can't rename domain to itself", origin=ErrorDomain.DOMAIN)
+        if self.find_name(new) is not None:
+            raise OperationInvalid(f"domain with name '{new}' already exists", origin=ErrorDomain.DOMAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
 from pytest_embedvm.qemu.monitor import Monitor
@@ -31,6 +33,7 @@ class Running:
     log_start: int
     argv: tuple[str, ...]
     process: Process
+    ports: dict[str, Port]
     #: Our end of the monitor, until the monitor takes it.
     socket: socket.socket
     agent: AgentChannel | None = None
@@ -75,6 +78,16 @@ class Running:
         if self.agent is not None:
             await self.agent.close()
         await self.monitor.close()
+
+    @property
+    def cpu_time_ns(self) -> int:
+        """CPU time QEMU has used, in nanoseconds; 0 once it has ended."""
+        # libvirt: qemuGetProcessInfo; fields 14 and 15 of proc(5), counted after the parenthesized name
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
     def background(self, task: asyncio.Task[None]) -> None:
         """Keep TASK until it is done, and end it with the machine."""

@@ -18,6 +18,7 @@ from pytest_embedvm.constants import DomainRunningReason
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.driver import react, stop
 from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
@@ -64,7 +65,15 @@ def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.A
             inherited = (theirs.fileno(), *numbers.values())
             process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
     stack.push_async_callback(process.kill)
-    return Running(id=domain_id, log=log, log_start=spoken, argv=tuple(argv), process=process, socket=ours)
+    return Running(
+        id=domain_id,
+        log=log,
+        log_start=spoken,
+        argv=tuple(argv),
+        process=process,
+        ports=ports(launch.parts),
+        socket=ours,
+    )
 
 
 def _with_monitor(argv: Sequence[str], descriptor: int) -> list[str]:
