@@ -138,9 +138,7 @@ def _machine(capabilities: Capabilities, name: str | None) -> str:
     try:
         return capabilities.resolve_machine(name).name
     except ConfigUnsupported:
-        raise InvalidArgument(
-            f"the machine '{name}' is not supported by emulator '{capabilities.binary}'"
-        ) from None
+        raise InvalidArgument(f"the machine '{name}' is not supported by emulator '{capabilities.binary}'") from None
 
 
 def _os(root: Element) -> None:
@@ -189,4 +187,4 @@ def _enum(parent: Element, name: str, values: Iterable[str]) -> None:
 
 
 def _text(parent: Element, name: str, text: str, **attributes: str) -> None:
-    etree.SubElement(parent, name, **attributes).text = text
+    etree.SubElement(parent, name, attributes).text = text

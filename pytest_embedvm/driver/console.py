@@ -20,14 +20,16 @@ BUFFER_BYTES: Final = 1024 * 1024
 class ConsoleLink:
     """One open console. `on_close` is called once, whoever closes it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_close: Callable[[], object]
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._on_close = on_close
         self._closed = False
 
     @classmethod
-    async def open_unix(cls, path: Path, on_close: Callable[[], None]) -> ConsoleLink:
+    async def open_unix(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
         """Connect to the socket at PATH on which QEMU listens.
 
         :raise SystemFailure: when it does not.
@@ -38,7 +40,7 @@ class ConsoleLink:
         return cls(reader, writer, on_close)
 
     @classmethod
-    async def open_terminal(cls, path: Path, on_close: Callable[[], None]) -> ConsoleLink:
+    async def open_terminal(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
         """Open the pseudo-terminal at PATH whose master QEMU holds; bytes pass as they are.
 
         :raise SystemFailure: when it cannot be opened.
@@ -54,7 +56,7 @@ class ConsoleLink:
         # Each transport closes its own descriptor.
         await loop.connect_read_pipe(lambda: protocol, os.fdopen(os.dup(descriptor), "rb", buffering=0))
         transport, _ = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(), os.fdopen(descriptor, "wb", buffering=0)
+            asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
         )
         return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), on_close)
 

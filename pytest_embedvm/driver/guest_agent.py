@@ -20,7 +20,7 @@ NOT_CONNECTED: Final = "QEMU guest agent is not connected"
 
 
 def seconds(timeout: int) -> float | None:
-    """libvirt's timeout of an agent command as seconds; None waits as long as the guest lives."""
+    """The timeout of an agent command, as libvirt gives it, in seconds; None waits as long as the guest lives."""
     if timeout == Timeout.BLOCK:
         return None
     return COMMAND_TIMEOUT_S if timeout == Timeout.DEFAULT else float(timeout)

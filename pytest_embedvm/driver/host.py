@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import secrets
 import uuid
 from pathlib import Path
@@ -74,6 +75,9 @@ class EmbedHost:
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
 
     def new_uuid(self) -> uuid.UUID:
         return uuid.uuid4()

@@ -29,13 +29,14 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, metadata, nvram, passthrough, persist, power, state, stop
+from pytest_embedvm.driver import channels, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, tail
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import command_line, start
+from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Machine:
         self.definition = definition
         self.live: Completed | None = None
         self.persistent = persistent
-        self.status = state.shutoff(DomainShutoffReason.UNKNOWN)
+        self.status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: object | None = None
         self.job = asyncio.Lock()
@@ -149,40 +150,40 @@ class Machine:
             self._require_there()
             if self.active:
                 raise OperationInvalid("domain is already running")
-            paused = bool(flags & DomainCreateFlags.START_PAUSED)
+            wait = bool(flags & DomainCreateFlags.START_PAUSED)
             try:
-                await self._start(domain or self.definition, flags, paused=paused)
+                await self._start(domain or self.definition, flags, wait=wait)
             except BaseException:
-                self._forget_run(state.shutoff(DomainShutoffReason.FAILED))
+                self._forget_run(shutoff(DomainShutoffReason.FAILED))
                 raise
             if flags & DomainCreateFlags.START_AUTODESTROY:
                 self.owner = self._driver if owner is None else owner
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
-            if paused:
-                self.status = state.paused(DomainPausedReason.USER)
+            if wait:
+                self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
 
-    async def _start(self, domain: Domain, flags: int, *, paused: bool) -> None:
+    async def _start(self, domain: Domain, flags: int, *, wait: bool) -> None:
         live = await self._driver.complete(domain)
         live.id = self._driver.registry.next_id()
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         self.live = live
-        await start(self, launch(live, self._driver.host), live.id, paused=paused)
+        await start(self, launch(live, self._driver.host), live.id, paused=wait)
 
     def started(self, running: Running) -> None:
         """QEMU answers; from here on its events count."""
         self._running = self._last = running
         running.agent = channels.agent_channel(running.ports)
-        self.status = state.paused(DomainPausedReason.STARTING_UP)
+        self.status = paused(DomainPausedReason.STARTING_UP)
 
-    def stopped(self, ending: state.Ending) -> None:
+    def stopped(self, ending: Ending) -> None:
         """QEMU is gone, and all that belonged to it."""
-        self._forget_run(state.shutoff(ending.reason))
+        self._forget_run(shutoff(ending.reason))
         self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
         if not self.persistent:
             self._driver.registry.remove(self)
 
-    def _forget_run(self, status: state.Status) -> None:
+    def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
 
@@ -288,8 +289,10 @@ class Machine:
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
 
     def _affected(self, flags: int) -> list[Domain]:
-        """Which of definition and live FLAGS mean. libvirt: virDomainObjUpdateModificationImpact"""
-        live, config = flags & DomainModificationImpact.LIVE, flags & DomainModificationImpact.CONFIG
+        """Which of definition and live FLAGS mean."""
+        # libvirt: virDomainObjUpdateModificationImpact
+        live = bool(flags & DomainModificationImpact.LIVE)
+        config = bool(flags & DomainModificationImpact.CONFIG)
         if not live and not config:
             live, config = self.active, not self.active
         affected: list[Domain] = []
@@ -309,7 +312,7 @@ class Machine:
                 return await passthrough.hmp(running.monitor, text)
             return await passthrough.qmp(running.monitor, text)
 
-    async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:  # noqa: ARG002 - libvirt has none yet
+    async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
         """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
 
         :raise AgentCommandError: when the agent refuses it.

@@ -82,12 +82,14 @@ def _put_element(domain: Domain, element: Element | None, uri: str | None) -> No
 
 def _with_namespace(text: str, key: str | None, uri: str | None) -> Element:
     # libvirt: virXMLInjectNamespace: the outermost element only
-    return _renamed(document.parse_fragment(text, "metadata_xml"), f"{{{uri}}}", {key: uri or ""})
+    return _renamed(document.parse_fragment(text, "metadata_xml"), f"{{{uri}}}", {key or "": uri or ""})
 
 
 def _without_namespace(element: Element) -> str:
     # libvirt: virXMLExtractNamespaceXML
-    plain = _renamed(element, "", {prefix: uri for prefix, uri in element.nsmap.items() if uri != _uri(element)})
+    plain = _renamed(
+        element, "", {prefix: uri for prefix, uri in element.nsmap.items() if prefix and uri != _uri(element)}
+    )
     etree.cleanup_namespaces(plain)
     return document.format(plain).rstrip("\n")
 
@@ -96,7 +98,7 @@ def _uri(element: Element) -> str | None:
     return etree.QName(element).namespace
 
 
-def _renamed(element: Element, namespace: str, nsmap: dict[str | None, str]) -> Element:
+def _renamed(element: Element, namespace: str, nsmap: dict[str, str]) -> Element:
     new = etree.Element(namespace + etree.QName(element).localname, nsmap=nsmap)
     new.text = element.text
     for name, value in element.attrib.items():

@@ -25,13 +25,13 @@ OVERWRITTEN AND LOST. Define the domain anew instead.
 
 
 def save(root: Root, domain: Domain) -> None:
-    """Write DOMAIN, secrets included, so that a reader sees all of it or what was there before.
+    """Write DOMAIN so that a reader sees all of it or what was there before.
 
     :raise SystemFailure: when it cannot be written.
     """
     path = root.definition_path(domain.name)
     try:
-        write_atomically(path, (WARNING + definition.format(domain, secure=True)).encode())
+        write_atomically(path, (WARNING + definition.format(domain, inactive=True)).encode())
     except OSError as error:
         raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
 
@@ -51,7 +51,7 @@ def load(root: Root) -> Iterator[Domain]:
     directory = root.path / "etc/qemu"
     for path in sorted(directory.glob("*.xml")) if directory.is_dir() else ():
         try:
-            domain = definition.parse(path.read_text(), inactive=True)
+            domain = definition.parse(path.read_text())
             if file_name(domain.name) != path.stem:
                 raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
         except (EmbedError, OSError, UnicodeError) as error:

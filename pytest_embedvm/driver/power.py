@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import (
     DomainPausedReason,
-    DomainRebootFlagValues,
     DomainRunningReason,
-    DomainShutdownFlagValues,
     DomainState,
 )
 from pytest_embedvm.constants import DomainQemuAgentCommandTimeoutValues as Timeout
+from pytest_embedvm.constants import DomainShutdownFlagValues as Flags  # DomainRebootFlagValues are the same
 from pytest_embedvm.driver import state
 from pytest_embedvm.driver.guest_agent import NOT_CONNECTED, AgentChannel
 from pytest_embedvm.driver.running import Running
@@ -62,31 +61,26 @@ async def reset(machine: Machine, running: Running) -> None:
 async def shutdown(machine: Machine, running: Running, flags: int) -> None:
     """Ask the guest to power off (libvirt: qemuDomainShutdownFlags)."""
     require_running(machine)
-    restarts = machine.action("on_poweroff") == "restart"
-    agent = bool(flags & DomainShutdownFlagValues.GUEST_AGENT)
-    acpi = bool(flags & DomainShutdownFlagValues.ACPI_POWER_BTN)
-    await _ask(machine, running, "reboot" if restarts else "powerdown", fake_reboot=restarts, agent=agent, acpi=acpi)
+    await _ask(machine, running, flags, reboot=machine.action("on_poweroff") == "restart")
 
 
 async def reboot(machine: Machine, running: Running, flags: int) -> None:
     """Ask the guest to reboot (libvirt: qemuDomainReboot)."""
-    restarts = machine.action("on_reboot") != "destroy"
-    agent = bool(flags & DomainRebootFlagValues.GUEST_AGENT)
-    acpi = bool(flags & DomainRebootFlagValues.ACPI_POWER_BTN)
-    await _ask(machine, running, "reboot" if restarts else "powerdown", fake_reboot=restarts, agent=agent, acpi=acpi)
+    await _ask(machine, running, flags, reboot=machine.action("on_reboot") != "destroy")
 
 
-async def _ask(machine: Machine, running: Running, mode: str, *, fake_reboot: bool, agent: bool, acpi: bool) -> None:
+async def _ask(machine: Machine, running: Running, flags: int, *, reboot: bool) -> None:
     """Through the agent if it is asked for or there, through ACPI else, or if the agent alone is not insisted on."""
+    agent, acpi = flags & Flags.GUEST_AGENT, flags & Flags.ACPI_POWER_BTN
     either = not agent and not acpi
     if agent or (either and running.agent is not None and running.agent.connected):
         try:
-            return await _ask_agent(machine, running, mode)
+            return await _ask_agent(machine, running, "reboot" if reboot else "powerdown")
         except EmbedError:
             if agent and not acpi:
                 raise
     # The power button can only power off: the reset has to be ours.
-    running.fake_reboot = fake_reboot
+    running.fake_reboot = reboot
     await running.monitor.execute("system_powerdown")
     return None
 

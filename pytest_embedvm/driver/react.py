@@ -79,9 +79,7 @@ def _shutdown(machine: Machine, running: Running, data: Data) -> None:
 def end_soon(running: Running) -> None:
     """Have QEMU end by itself, and by force if it takes too long (libvirt: qemuProcessShutdownOrReboot)."""
     running.process.send_signal(signal.SIGTERM)
-    timer = asyncio.get_running_loop().call_later(
-        POWEROFF_TIMEOUT_S, running.process.send_signal, signal.SIGKILL
-    )
+    timer = asyncio.get_running_loop().call_later(POWEROFF_TIMEOUT_S, running.process.send_signal, signal.SIGKILL)
     running.stack.callback(timer.cancel)
 
 

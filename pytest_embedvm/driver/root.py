@@ -24,7 +24,9 @@ def file_name(name: str) -> str:
 
     Ordinary names stay as they are; two names never share a file name.
     """
-    kept = "".join(c if c.isprintable() and c not in "/%" else quote(c, safe="", errors="surrogateescape") for c in name)
+    kept = "".join(
+        c if c.isprintable() and c not in "/%" else quote(c, safe="", errors="surrogateescape") for c in name
+    )
     if kept.startswith("."):
         kept = f"%2E{kept[1:]}"
     encoded = kept.encode(errors="surrogateescape")

@@ -42,7 +42,7 @@ def shutoff(reason: DomainShutoffReason) -> Status:
 #: Between QEMU's SHUTDOWN event and the end of its process.
 SHUTTING_DOWN: Final = Status(DomainState.SHUTDOWN, DomainShutdownReason.UNKNOWN)
 CRASHED: Final = Status(DomainState.CRASHED, DomainCrashedReason.PANICKED)
-PMSUSPENDED: Final = Status(DomainState.PMSUSPENDED, DomainPMSuspendedReason.UNKNOWN)
+PMSUSPENDED: Final = Status(DomainState.PMSUSPENDED, DomainPMSuspendedReason.PMSUSPENDED_UNKNOWN)
 
 #: libvirt: qemuDomainPausedReasonToSuspendedEvent; what is not listed is PAUSED.
 SUSPENDED_DETAIL: Final = {

@@ -35,7 +35,7 @@ async def _watch(machine: Machine, running: Running) -> None:
     except EmbedError:
         logger.exception("what belonged to domain '%s' did not end well", machine.name)
     # libvirt: processMonitorEOFEvent: no SHUTDOWN event, so it crashed
-    machine.stopped(running, running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST))
+    machine.stopped(running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST))
     running.ended.set()
 
 

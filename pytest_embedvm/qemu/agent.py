@@ -77,9 +77,7 @@ class Agent:
             message["arguments"] = arguments
         return check_reply(command, await self.send(message, timeout=timeout))
 
-    async def send(
-        self, message: Mapping[str, object], *, timeout: float | None = COMMAND_TIMEOUT_S
-    ) -> dict[str, Any]:
+    async def send(self, message: Mapping[str, object], *, timeout: float | None = COMMAND_TIMEOUT_S) -> dict[str, Any]:
         """Send MESSAGE as it is and return the agent's whole reply, errors included.
 
         :raise AgentUnresponsive: when the reply does not come in time, or the channel closes.
