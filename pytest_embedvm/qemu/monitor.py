@@ -151,6 +151,11 @@ class Monitor:
             raise MonitorClosed(f"QEMU closed its monitor: {error}") from error
         return dict(reply)
 
+    async def wait_closed(self) -> None:
+        """Wait until the other end hangs up; each event that it sent before has been handed over by then."""
+        while self.connected:
+            await self._client.runstate_changed()
+
     def send_descriptor(self, descriptor: int) -> None:
         """Attach DESCRIPTOR to the next command (`getfd`, `add-fd`)."""
         self._client.send_fd_scm(descriptor)

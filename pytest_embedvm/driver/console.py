@@ -1,0 +1,93 @@
+"""A console of a running domain as an async pipe of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.driver.descriptors import connect_unix
+from pytest_embedvm.errors import SystemFailure
+
+#: How much the guest may write ahead of a reader before it has to wait.
+BUFFER_BYTES: Final = 1024 * 1024
+
+
+class ConsoleLink:
+    """One open console. `on_close` is called once, whoever closes it."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_close: Callable[[], object]
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._on_close = on_close
+        self._closed = False
+
+    @classmethod
+    async def open_unix(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
+        """Connect to the socket at PATH on which QEMU listens.
+
+        :raise SystemFailure: when it does not.
+        """
+        sock = connect_unix(path)
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=BUFFER_BYTES)
+        return cls(reader, writer, on_close)
+
+    @classmethod
+    async def open_terminal(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
+        """Open the pseudo-terminal at PATH whose master QEMU holds; bytes pass as they are.
+
+        :raise SystemFailure: when it cannot be opened.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise SystemFailure(f"unable to open tty {path}: {error.strerror}") from error
+        tty.setraw(descriptor)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=BUFFER_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        # Each transport closes its own descriptor.
+        await loop.connect_read_pipe(lambda: protocol, os.fdopen(os.dup(descriptor), "rb", buffering=0))
+        transport, _ = await loop.connect_write_pipe(
+            asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
+        )
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), on_close)
+
+    async def read(self, size: int) -> bytes:
+        """At least one byte and at most SIZE, waiting for the guest; b"" when the console is closed."""
+        try:
+            return await self._reader.read(size)
+        except OSError:  # a terminal whose master is gone answers EIO, a socket may be reset
+            return b""
+
+    async def write(self, data: bytes) -> int:
+        """Write DATA, waiting while the guest does not read; how much that was.
+
+        :raise SystemFailure: when the console is closed.
+        """
+        if self._closed or self._writer.is_closing():
+            raise SystemFailure("cannot write to stream: Broken pipe")
+        self._writer.write(data)
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise SystemFailure(f"cannot write to stream: {error.strerror}") from error
+        return len(data)
+
+    async def close(self) -> None:
+        """Hang up; a reader that waits gets b"". A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._on_close()
+        self._reader.feed_eof()
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()

@@ -1,0 +1,113 @@
+"""Unix sockets below directories with paths of any length.
+
+A socket's address holds 107 bytes. The kernel resolves `/proc/self/fd/N/name` through the open
+directory N, so the address is short however long the directory's own path is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.files import PRIVATE_FILE
+from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request
+from pytest_embedvm.qemu.process import Process
+
+BACKLOG: Final = 16
+
+
+def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack) -> int:
+    """Open what a part of a machine asks for, and return its number.
+
+    :param stack: undoes what lasts as long as the machine: a socket's file, a companion.
+    :param passed: closes our copy, once QEMU has inherited it.
+    :raise SystemFailure: when it cannot be had.
+    """
+    match request:
+        case Listen(path):
+            sock = passed.enter_context(listen_unix(Path(path)))
+            stack.callback(Path(path).unlink, missing_ok=True)
+            return sock.fileno()
+        case Connect(path):
+            return passed.enter_context(connect_unix(Path(path))).fileno()
+        case OpenFile(path, write):
+            descriptor = _open_file(path, write=write)
+            passed.callback(os.close, descriptor)
+            return descriptor
+        case Companion(name, argv):
+            return _start_companion(name, argv, stack, passed)
+
+
+def _open_file(path: str, *, write: bool) -> int:
+    try:
+        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+
+
+def _start_companion(
+    name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+) -> int:
+    """A program that holds one end of a socket pair; it ends after QEMU."""
+    ours, theirs = socket.socketpair()
+    passed.enter_context(ours)
+    with theirs:
+        words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
+        process = Process.spawn(words, pass_fds=(theirs.fileno(),))
+    process.name = name
+    stack.push_async_callback(process.kill)
+    return ours.fileno()
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening stream socket at PATH, 0600; one that a dead process left there is replaced.
+
+    :raise SystemFailure: when it cannot be bound, or something else than a socket is there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        with _short(path) as address:
+            sock.bind(address)
+        path.chmod(PRIVATE_FILE)
+        sock.listen(BACKLOG)
+    except (OSError, ValueError) as error:
+        sock.close()
+        raise SystemFailure(f"Failed to bind socket to '{path}': {_reason(error)}") from error
+    return sock
+
+
+def connect_unix(path: Path) -> socket.socket:
+    """A stream socket connected to the listener at PATH, blocking; connecting to a listener never waits.
+
+    :raise SystemFailure: when nobody listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with _short(path) as address:
+            sock.connect(address)
+    except (OSError, ValueError) as error:
+        sock.close()
+        # libvirt: virNetSocketNewConnectUNIX
+        raise SystemFailure(f"Failed to connect socket to '{path}': {_reason(error)}") from error
+    return sock
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

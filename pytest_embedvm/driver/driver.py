@@ -1,0 +1,243 @@
+"""One driver per root and process; connections share it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import uuid
+from typing import Final
+
+from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
+from pytest_embedvm.domain import complete as completing
+from pytest_embedvm.domain import definition
+from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.model import Completed, Domain
+from pytest_embedvm.driver import capabilities_xml, persist
+from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.registry import Registry
+from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.start import command_line
+from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.errors import OperationInvalid, XMLError
+
+_open: Final[dict[tuple[int, int], Driver]] = {}
+
+
+class Driver:
+    """What is alive in one root. Every method must run on the loop thread of the process that opened it."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.uri = make_uri(root.path)
+        self.events = EventHub()
+        self.host = EmbedHost(root)
+        self.registry = Registry()
+        self._pid = os.getpid()
+        self._connections = 0
+        self._closed = asyncio.Event()
+
+    @classmethod
+    async def open(cls, uri: str) -> Driver:
+        """Open the root that URI names, or join the driver that has it open in this process.
+
+        Each call is a connection: it wants one `close()`.
+
+        :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
+        :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
+        """
+        root = Root(parse_uri(uri).root)
+        while (driver := _open.get(root.identity)) is not None:
+            if driver._connections:
+                break
+            await driver._closed.wait()  # its last connection is being closed
+        else:
+            driver = cls._first(root)
+        driver._connections += 1
+        return driver
+
+    @classmethod
+    def _first(cls, root: Root) -> Driver:
+        root.acquire()
+        driver = cls(root)
+        try:
+            for domain in persist.load(root):
+                driver.registry.add(Machine(driver, domain, persistent=True))
+        except BaseException:
+            root.release()
+            raise
+        _open[root.identity] = driver
+        return driver
+
+    async def close(self, owner: object | None = None) -> None:
+        """End a connection, and the machines that OWNER started with AUTO_DESTROY; with the last one, all machines.
+
+        :raise SystemFailure: when a machine cannot be ended. The root is free again all the same.
+        """
+        self.require_own_process()
+        last = self._connections == 1
+        self._connections -= 1
+        doomed = [m for m in self.registry if m.active and (last or (owner is not None and m.owner is owner))]
+        try:
+            await self._destroy(doomed)
+        finally:
+            if last:
+                self._free()
+
+    async def _destroy(self, machines: list[Machine]) -> None:
+        results = await asyncio.gather(*(machine.destroy() for machine in machines), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        # One that ended by itself in the meantime is as good as destroyed.
+        for error in errors:
+            if not isinstance(error, OperationInvalid):
+                raise error
+
+    def _free(self) -> None:
+        self.events.close()
+        self.root.release()
+        del _open[self.root.identity]
+        self._closed.set()
+
+    def require_own_process(self) -> None:
+        """:raise OperationInvalid: in a forked child: QEMU's monitors are the parent's."""
+        if self._pid != os.getpid():
+            raise OperationInvalid(
+                f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
+                "a forked child must open a root of its own"
+            )
+
+    # Machines
+
+    async def create_xml(self, xml: str, flags: int = 0, owner: object | None = None) -> Machine:
+        """Start the domain that XML describes; unless its name and uuid are those of a persistent one, it is transient.
+
+        :param owner: with START_AUTODESTROY: whose `close(owner)` ends it; None: the last connection's.
+        """
+        domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
+        machine = self._claim(domain, live=True)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        try:
+            await machine.create(flags, owner, domain)
+        finally:
+            if not machine.active and not machine.persistent:
+                self.registry.remove(machine)
+        return machine
+
+    async def define_xml(self, xml: str, flags: int = 0) -> Machine:
+        """Make the domain that XML describes persistent, without starting it."""
+        domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
+        machine = self._claim(domain, live=False)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        try:
+            machine.define(domain)
+        finally:
+            if not machine.active and not machine.persistent:
+                self.registry.remove(machine)
+        return machine
+
+    async def _read(self, xml: str, *, validate: bool = False) -> Completed:
+        self.require_own_process()
+        domain = definition.parse(xml, validate=validate)
+        if "/" in domain.name:
+            # libvirt: virDomainDefPostParseCheck, virXMLCheckIllegalChars
+            raise XMLError(f"name {domain.name} cannot contain '/'", origin=ErrorDomain.DOMAIN)
+        return await self.complete(domain)
+
+    async def complete(self, domain: Domain) -> Completed:
+        """DOMAIN with nothing left open, for its emulator as it is now."""
+        emulator = domain.devices.emulator or self.host.default_emulator(domain.os.arch or "x86_64")
+        await self.host.prepare(emulator)
+        return completing.complete(domain, self.host)
+
+    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+        if domain.uuid is None:  # complete() gives every domain one
+            raise XMLError(f"domain '{domain.name}' has no uuid")
+        return self.registry.claim(domain.name, domain.uuid, live=live)
+
+    def machines(self, flags: int = 0) -> list[Machine]:
+        """Those that match; each group of FLAGS that is given must be met by one of its flags."""
+        self.require_own_process()
+        return [machine for machine in self.registry if _matches(machine, flags)]
+
+    def by_id(self, domain_id: int) -> Machine:
+        """:raise NoDomain: when no running machine has this id."""
+        self.require_own_process()
+        return self.registry.by_id(domain_id)
+
+    def by_name(self, name: str) -> Machine:
+        """:raise NoDomain: when no machine has this name."""
+        self.require_own_process()
+        return self.registry.by_name(name)
+
+    def by_uuid(self, domain_uuid: uuid.UUID) -> Machine:
+        """:raise NoDomain: when no machine has this uuid."""
+        self.require_own_process()
+        return self.registry.by_uuid(domain_uuid)
+
+    # The host
+
+    async def native(self, xml: str) -> str:
+        """The command line that would start the domain XML describes; what QEMU would inherit is numbered from 3."""
+        domain = await self._read(xml)
+        planned = launch(domain, self.host)
+        numbers = {descriptor.name: number for number, descriptor in enumerate(planned.descriptors, 3)}
+        return command_line(planned.argv(numbers), dict(planned.environment)) + "\n"
+
+    async def capabilities_xml(self) -> str:
+        """`<capabilities>`: this host, and the guests its default emulator can run."""
+        known = await self.host.prepare(self.host.default_emulator(platform.machine()))
+        return capabilities_xml.host(known)
+
+    async def domain_capabilities_xml(
+        self, emulator: str | None, arch: str | None, machine: str | None, virttype: str | None
+    ) -> str:
+        """`<domainCapabilities>`: what a domain of this emulator and machine type can have.
+
+        :raise InvalidArgument: when architecture, machine type or virtualization type are not what EMULATOR has.
+        """
+        arch = arch or platform.machine()
+        capabilities_xml.require_arch(arch)
+        known = await self.host.prepare(emulator or self.host.default_emulator(arch))
+        return capabilities_xml.domain(known, arch, machine, virttype)
+
+
+def _matches(machine: Machine, flags: int) -> bool:
+    state = machine.status.state
+    other = state not in (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
+    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no managed saves, snapshots, checkpoints
+    groups = (
+        {List.ACTIVE: machine.active, List.INACTIVE: not machine.active},
+        {List.PERSISTENT: machine.persistent, List.TRANSIENT: not machine.persistent},
+        {
+            List.RUNNING: state is DomainState.RUNNING,
+            List.PAUSED: state is DomainState.PAUSED,
+            List.SHUTOFF: state is DomainState.SHUTOFF,
+            List.OTHER: other,
+        },
+        {List.MANAGEDSAVE: False, List.NO_MANAGEDSAVE: True},
+        {List.AUTOSTART: False, List.NO_AUTOSTART: True},
+        {List.HAS_SNAPSHOT: False, List.NO_SNAPSHOT: True},
+        {List.HAS_CHECKPOINT: False, List.NO_CHECKPOINT: True},
+    )
+    for group in groups:
+        asked = [true for flag, true in group.items() if flags & flag]
+        if asked and not any(asked):
+            return False
+    return True
+
+
+def _forget_in_child() -> None:
+    """A child of fork has the objects; the roots stay the parent's."""
+    for driver in _open.values():
+        driver.root.forget()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,37 @@
+"""What is known about a machine when a test fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TAIL_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of the last start of a machine, running or not. Paths stay valid until the root is purged."""
+
+    #: As a shell would take it; empty if the machine was never started.
+    command_line: str
+    #: The last 16 KiB of what QEMU wrote to its standard output and error.
+    qemu_log_tail: str
+    #: The last messages of the monitor in both directions, oldest first.
+    qmp_trace: list[str]
+    #: What the guest wrote to its consoles, by device alias.
+    console_logs: Mapping[str, Path]
+    log: Path
+
+
+def tail(path: Path, start: int = 0) -> str:
+    """The end of the file at PATH, from START on; empty if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,72 @@
+"""UEFI firmware by QEMU's descriptor files, as libvirt reads them (libvirt: qemu_firmware.c)."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_embedvm.domain.host import FirmwareImage
+from pytest_embedvm.errors import OperationFailed
+
+logger = logging.getLogger(__name__)
+
+#: Where the descriptors are; a file in a later directory hides its namesake in an earlier one.
+DIRECTORIES: Final = (Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware"))
+
+
+def find(
+    arch: str, machine: str, *, secure_boot: bool, smm: bool, directories: tuple[Path, ...] = DIRECTORIES
+) -> FirmwareImage:
+    """The first UEFI image that fits, in the order of the descriptors' names.
+
+    :param secure_boot: with keys enrolled; without, an image that enforces nothing.
+    :param smm: whether the machine has System Management Mode, which most Secure Boot images need.
+    :raise OperationFailed: when there is none.
+    """
+    for descriptor in _descriptors(directories):
+        features = set(descriptor.get("features", ()))
+        if (
+            _is_for(descriptor, arch, machine)
+            and ({"secure-boot", "enrolled-keys"} <= features) == secure_boot
+            and (smm or "requires-smm" not in features)
+            and (secure_boot or "secure-boot" not in features)
+        ):
+            return _image(descriptor["mapping"], secure="secure-boot" in features)
+    # libvirt: qemuFirmwareFillDomain
+    raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
+
+
+def _descriptors(directories: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
+    files = {path.name: path for directory in directories if directory.is_dir() for path in directory.glob("*.json")}
+    for _, path in sorted(files.items()):
+        try:
+            descriptor = json.loads(path.read_bytes() or b"null")  # an empty file masks its namesake
+        except (OSError, ValueError) as error:
+            logger.warning("firmware descriptor %s is ignored: %s", path, error)
+            continue
+        if isinstance(descriptor, dict) and descriptor.get("mapping", {}).get("device") == "flash":
+            yield descriptor
+
+
+def _is_for(descriptor: dict[str, Any], arch: str, machine: str) -> bool:
+    return "uefi" in descriptor.get("interface-types", ()) and any(
+        target.get("architecture") == arch
+        and any(fnmatch.fnmatchcase(machine, pattern) for pattern in target.get("machines", ()))
+        for target in descriptor.get("targets", ())
+    )
+
+
+def _image(mapping: dict[str, Any], *, secure: bool) -> FirmwareImage:
+    executable, template = mapping["executable"], mapping.get("nvram-template")
+    return FirmwareImage(
+        loader=executable["filename"],
+        loader_format=executable.get("format", "raw"),
+        nvram_template=template["filename"] if template else None,
+        nvram_format=template.get("format", "raw") if template else "raw",
+        secure=secure,
+        stateless=mapping.get("mode") == "stateless",
+    )

@@ -1,0 +1,86 @@
+"""The host as `domain/` sees it: this machine's QEMU, this root's paths."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import uuid
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.driver import firmware
+from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
+from pytest_embedvm.qemu.binary import find_binary
+from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
+from pytest_embedvm.qemu.capabilities import Capabilities
+
+# libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
+MAC_PREFIX: Final = "52:54:00"
+
+#: Where each kind of file lies below the root, and how it ends.
+_PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
+    "channel": (("lib", "qemu", "channel", "target"), ""),
+    "console-log": (("log", "qemu"), ".log"),
+    "nvram": (("lib", "qemu", "nvram"), ""),
+    "vnc": (("lib", "qemu"), ".sock"),
+    "tpm": (("lib", "swtpm"), ""),
+}
+
+
+class EmbedHost:
+    """Implements `domain.host.Host`. `prepare` asks QEMU; all else answers from memory."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._probed: dict[str, HostCapabilities] = {}
+
+    async def prepare(self, emulator: str) -> HostCapabilities:
+        """Know what EMULATOR can do, from the cache or by asking it.
+
+        :raise SystemFailure: when it is not there or does not run.
+        """
+        if emulator not in self._probed:
+            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir())
+        return self._probed[emulator]
+
+    def default_emulator(self, arch: str) -> str:
+        # libvirt: virQEMUCapsGetDefaultEmulator
+        try:
+            return str(find_binary(arch))
+        except SystemFailure as error:
+            raise ConfigUnsupported(f"No emulator found for arch '{arch}': {error.detail}") from None
+
+    def capabilities(self, emulator: str) -> Capabilities:
+        return self._known(emulator).capabilities
+
+    def _known(self, emulator: str) -> HostCapabilities:
+        try:
+            return self._probed[emulator]
+        except KeyError:
+            raise InternalError(f"emulator '{emulator}' was not asked for its capabilities") from None
+
+    def kvm_refused(self) -> str | None:
+        for known in self._probed.values():
+            return None if known.accelerator.name == "kvm" else known.accelerator.reason
+        return "no emulator was asked yet"
+
+    def cpu_host_usable(self) -> bool:
+        return any(known.accelerator.cpu_host_usable for known in self._probed.values())
+
+    def path(self, kind: FileKind, domain: str, item: str) -> str:
+        above, suffix = _PLACES[kind]
+        return str(self._root.directory(*above, file_name(domain)) / (file_name(item) + suffix))
+
+    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+        return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
+
+    def new_uuid(self) -> uuid.UUID:
+        return uuid.uuid4()
+
+    def new_mac(self) -> str:
+        return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in secrets.token_bytes(3))])

@@ -1,0 +1,377 @@
+"""A domain that is alive: its definition, its state, and what can be done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal
+
+from pytest_embedvm.constants import (
+    DomainConsoleFlags,
+    DomainCreateFlags,
+    DomainDestroyFlagsValues,
+    DomainEventDefinedDetailType,
+    DomainEventStartedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainEventType,
+    DomainEventUndefinedDetailType,
+    DomainMetadataType,
+    DomainModificationImpact,
+    DomainPausedReason,
+    DomainQemuMonitorCommandFlags,
+    DomainShutoffReason,
+    DomainState,
+    DomainXMLFlags,
+    ErrorDomain,
+)
+from pytest_embedvm.domain import definition as xml
+from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.model import Completed, Domain
+from pytest_embedvm.driver import channels, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver.console import ConsoleLink
+from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
+from pytest_embedvm.driver.evidence import Evidence, tail
+from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.start import command_line, start
+from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
+from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.driver import Driver
+
+Action = Literal["on_poweroff", "on_reboot", "on_crash"]
+
+
+class Machine:
+    """One domain of a root, from the moment it is created or defined until it is neither.
+
+    `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
+    """
+
+    def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
+        self._driver = driver
+        self.definition = definition
+        self.live: Completed | None = None
+        self.persistent = persistent
+        self.status = shutoff(DomainShutoffReason.UNKNOWN)
+        #: Whose end ends it: the connection that started it with AUTO_DESTROY.
+        self.owner: object | None = None
+        self.job = asyncio.Lock()
+        #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
+        self._redefined = persistent
+        self._running: Running | None = None
+        self._last: Running | None = None
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def uuid(self) -> uuid.UUID:
+        if self.definition.uuid is None:  # complete() gives every domain one
+            raise NoDomain(f"domain '{self.name}' has no uuid")
+        return self.definition.uuid
+
+    @property
+    def root(self) -> Root:
+        return self._driver.root
+
+    @property
+    def id(self) -> int:
+        """The number of this run; -1 while it does not run."""
+        return self._running.id if self._running else -1
+
+    @property
+    def active(self) -> bool:
+        return self._running is not None
+
+    @property
+    def starting(self) -> bool:
+        """Whether a start, or another job, is under way."""
+        return self.job.locked()
+
+    @property
+    def updated(self) -> bool:
+        """Always false, as in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not)."""
+        return False
+
+    @property
+    def autodestroy(self) -> bool:
+        return self.owner is not None
+
+    @property
+    def state(self) -> tuple[DomainState, int]:
+        """The state and its reason.
+
+        :raise NoDomain: when it is gone.
+        """
+        self._require_there()
+        return self.status.state, self.status.reason
+
+    def action(self, what: Action) -> str:
+        """What the running domain asks to be done: `destroy`, `restart` or `preserve`."""
+        # libvirt: virDomainDefParseBootOptions' defaults
+        chosen = getattr(self.live or self.definition, what)
+        return chosen or ("restart" if what == "on_reboot" else "destroy")
+
+    def info(self) -> tuple[DomainState, int, int, int, int]:
+        """State, most and present memory in KiB, number of CPUs, CPU time used by QEMU in nanoseconds."""
+        self._require_there()
+        domain = self.live or self.definition
+        cpus = domain.vcpu.current or domain.vcpu.maximum
+        used = self._running.cpu_time_ns if self._running else 0
+        return self.status.state, domain.memory, domain.current_memory or domain.memory, cpus, used
+
+    def xml(self, flags: int = 0) -> str:
+        """The domain as XML: what runs, or with INACTIVE what the next start will have."""
+        self._require_there()
+        inactive = bool(flags & DomainXMLFlags.INACTIVE)
+        if self.live is None or (inactive and self._redefined):
+            return xml.format(self.definition, inactive=True)
+        return xml.format(self.live, inactive=inactive)
+
+    # Start and end
+
+    async def create(self, flags: int = 0, owner: object | None = None, domain: Domain | None = None) -> None:
+        """Start it, and return when its QEMU runs (or is paused, with START_PAUSED).
+
+        :param owner: with START_AUTODESTROY: the connection whose end ends it; None: the last one's.
+        :param domain: what runs this time, instead of the definition.
+        :raise OperationInvalid: when it is running.
+        :raise InternalError: when QEMU ends instead; with its own words.
+        """
+        self._require_there()
+        async with self.job:
+            self._require_there()
+            if self.active:
+                raise OperationInvalid("domain is already running")
+            wait = bool(flags & DomainCreateFlags.START_PAUSED)
+            try:
+                await self._start(domain or self.definition, flags, wait=wait)
+            except BaseException:
+                self._forget_run(shutoff(DomainShutoffReason.FAILED))
+                raise
+            if flags & DomainCreateFlags.START_AUTODESTROY:
+                self.owner = self._driver if owner is None else owner
+            self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+            if wait:
+                self.status = paused(DomainPausedReason.USER)
+                self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+
+    async def _start(self, domain: Domain, flags: int, *, wait: bool) -> None:
+        live = await self._driver.complete(domain)
+        live.id = self._driver.registry.next_id()
+        nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
+        self.live = live
+        await start(self, launch(live, self._driver.host), live.id, paused=wait)
+
+    def started(self, running: Running) -> None:
+        """QEMU answers; from here on its events count."""
+        self._running = self._last = running
+        running.agent = channels.agent_channel(running.ports)
+        self.status = paused(DomainPausedReason.STARTING_UP)
+
+    def stopped(self, ending: Ending) -> None:
+        """QEMU is gone, and all that belonged to it."""
+        self._forget_run(shutoff(ending.reason))
+        self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        if not self.persistent:
+            self._driver.registry.remove(self)
+
+    def _forget_run(self, status: Status) -> None:
+        self._running = self.live = self.owner = None
+        self.status = status
+
+    async def destroy(self, flags: int = 0) -> None:
+        """End it now; with GRACEFUL, let QEMU write its images back first.
+
+        :raise OperationInvalid: when it is not running.
+        """
+        self._require_there()
+        if self.starting and not self.active:
+            async with self.job:  # a start that is under way: end what comes of it
+                pass
+        graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
+        running = self._require_active()
+        await stop.destroy(self, running, graceful=graceful)
+        if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
+            running.log.unlink(missing_ok=True)
+
+    async def shutdown(self, flags: int = 0) -> None:
+        """Ask the guest to power off; returns at once for ACPI, when the guest obeys for the agent."""
+        await power.shutdown(self, self._require_active(ErrorDomain.QEMU), flags)
+
+    async def reboot(self, flags: int = 0) -> None:
+        """Ask the guest to reboot; returns at once for ACPI, when the guest obeys for the agent."""
+        await power.reboot(self, self._require_active(), flags)
+
+    async def reset(self) -> None:
+        async with self._running_job() as running:
+            await power.reset(self, running)
+
+    async def suspend(self) -> None:
+        async with self._running_job() as running:
+            await power.suspend(self, running)
+
+    async def resume(self) -> None:
+        async with self._running_job() as running:
+            await power.resume(self, running)
+
+    # Its definition
+
+    def define(self, domain: Domain) -> None:
+        """Make it persistent, with DOMAIN for the next start."""
+        persist.save(self.root, domain)
+        known = self.persistent or self._redefined
+        self.definition, self.persistent, self._redefined = domain, True, True
+        detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
+        self.emit_lifecycle(DomainEventType.DEFINED, detail)
+
+    async def undefine(self, flags: int = 0) -> None:
+        """Forget the definition; a running machine runs on as a transient one.
+
+        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
+        """
+        async with self._job():
+            if not self.persistent:
+                raise OperationInvalid("cannot undefine transient domain")
+            nvram.undefine(self.definition, flags)
+            persist.remove(self.root, self.name)
+            self.persistent = False
+            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
+            if not self.active:
+                self._driver.registry.remove(self)
+
+    async def rename(self, new: str) -> None:
+        """Give it another name.
+
+        :raise OperationInvalid: when it runs, is transient, or has that name.
+        :raise XMLError: when the name cannot be one.
+        """
+        async with self._job():
+            # libvirt: qemuDomainRename, virDomainObjListRename
+            if "/" in new:
+                raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
+            if self.active:
+                raise OperationInvalid("cannot rename active domain")
+            if not self.persistent:
+                raise OperationInvalid("cannot rename a transient domain")
+            self._driver.registry.check_rename(self, new)
+            renamed = self.definition.copy()
+            renamed.name = new
+            persist.save(self.root, renamed)
+            persist.remove(self.root, self.name)
+            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
+            self.definition = renamed
+            self.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+
+    def metadata(self, kind: int, uri: str | None, flags: int = 0) -> str:
+        """Title, description, or the metadata element of namespace URI.
+
+        :raise NoMetadata: when there is none.
+        """
+        self._require_there()
+        return metadata.get(self._affected(flags)[0], kind, uri)
+
+    async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
+        """Set one of them, or remove it with None."""
+        async with self._job():
+            affected = self._affected(flags)
+            for domain in affected:
+                metadata.put(domain, kind, text, key, uri)
+            if self.persistent and self.definition in affected:
+                persist.save(self.root, self.definition)
+            self.emit(MetadataChange(DomainMetadataType(kind), uri))
+
+    def _affected(self, flags: int) -> list[Domain]:
+        """Which of definition and live FLAGS mean."""
+        # libvirt: virDomainObjUpdateModificationImpact
+        live = bool(flags & DomainModificationImpact.LIVE)
+        config = bool(flags & DomainModificationImpact.CONFIG)
+        if not live and not config:
+            live, config = self.active, not self.active
+        affected: list[Domain] = []
+        if live:
+            self._require_active()
+            affected += [self.live] if self.live else []
+        if config and not self.persistent:
+            raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
+        return affected + ([self.definition] if config else [])
+
+    # What it is asked
+
+    async def monitor_command(self, text: str, flags: int = 0) -> str:
+        """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
+        async with self._running_job() as running:
+            if flags & DomainQemuMonitorCommandFlags.HMP:
+                return await passthrough.hmp(running.monitor, text)
+            return await passthrough.qmp(running.monitor, text)
+
+    async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
+        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
+
+        :raise AgentCommandError: when the agent refuses it.
+        :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
+        """
+        return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
+
+    async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
+        """The console, serial port or channel with this alias, or the first.
+
+        :raise InternalError: when there is none.
+        :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
+        """
+        async with self._running_job() as running:
+            return await channels.open_console(running, device, force=bool(flags & DomainConsoleFlags.FORCE))
+
+    def evidence(self) -> Evidence:
+        """What is known of the last run, running or not."""
+        last = self._last
+        if last is None:
+            return Evidence("", "", [], {}, self.root.log_path(self.name))
+        return Evidence(
+            command_line=command_line(last.argv, {}),
+            qemu_log_tail=tail(last.log, last.log_start),
+            qmp_trace=last.monitor.trace,
+            console_logs={port.alias: port.log for port in last.ports.values() if port.log},
+            log=last.log,
+        )
+
+    # Events
+
+    def emit(self, event: Event) -> None:
+        self._driver.events.emit(self, event)
+
+    def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
+        self.emit(Lifecycle(event, detail, self.name))
+
+    # What must be so
+
+    def _require_there(self) -> None:
+        self._driver.require_own_process()
+        if self not in self._driver.registry:
+            # libvirt: qemuDomainObjFromDomain
+            raise NoDomain(f"no domain with matching uuid '{self.uuid}' ({self.name})")
+
+    def _require_active(self, origin: ErrorDomain = ErrorDomain.DOMAIN) -> Running:
+        self._require_there()
+        if self._running is None:
+            raise OperationInvalid("domain is not running", origin=origin)
+        return self._running
+
+    @contextlib.asynccontextmanager
+    async def _job(self) -> AsyncIterator[None]:
+        self._require_there()
+        async with self.job:
+            self._require_there()  # it may have gone while others had their turn
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _running_job(self) -> AsyncIterator[Running]:
+        async with self._job():
+            yield self._require_active()

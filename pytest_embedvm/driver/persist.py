@@ -1,0 +1,72 @@
+"""Definitions that outlive the process: `etc/qemu/NAME.xml`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_embedvm.domain import definition
+from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.errors import EmbedError, SystemFailure
+from pytest_embedvm.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+# libvirt: virXMLEmitWarning
+WARNING = """<!--
+WARNING: THIS IS AN AUTO-GENERATED FILE. CHANGES TO IT ARE LIKELY TO BE
+OVERWRITTEN AND LOST. Define the domain anew instead.
+-->
+
+"""
+
+
+def save(root: Root, domain: Domain) -> None:
+    """Write DOMAIN so that a reader sees all of it or what was there before.
+
+    :raise SystemFailure: when it cannot be written.
+    """
+    path = root.definition_path(domain.name)
+    try:
+        write_atomically(path, (WARNING + definition.format(domain, inactive=True)).encode())
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
+
+
+def remove(root: Root, name: str) -> None:
+    """Remove the definition of NAME; one that is not there is no error."""
+    path = root.definition_path(name)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        # libvirt: virDomainDeleteConfig
+        raise SystemFailure(f"cannot remove config {path}: {error.strerror}") from error
+
+
+def load(root: Root) -> Iterator[Domain]:
+    """Every definition of ROOT; what cannot be read is renamed, never deleted, and reported as an error in the log."""
+    directory = root.path / "etc/qemu"
+    for path in sorted(directory.glob("*.xml")) if directory.is_dir() else ():
+        try:
+            domain = definition.parse(path.read_text())
+            if file_name(domain.name) != path.stem:
+                raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
+        except (EmbedError, OSError, UnicodeError) as error:
+            logger.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, _set_aside(path))  # noqa: TRY400
+        else:
+            yield domain
+
+
+def _set_aside(path: Path) -> Path:
+    """PATH's new name: `NAME.xml.unreadable`, numbered if that is taken."""
+    aside = path.with_name(f"{path.name}.unreadable")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.unreadable-{number}")
+    with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
+        return path.rename(aside)
+    return path

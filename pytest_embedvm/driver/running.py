@@ -1,0 +1,115 @@
+"""What exists exactly as long as a machine's QEMU does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.console import ConsoleLink
+from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.ports import Port
+from pytest_embedvm.driver.state import Ending
+from pytest_embedvm.errors import InternalError, OperationTimeout
+from pytest_embedvm.qemu.monitor import Monitor
+from pytest_embedvm.qemu.process import Process
+
+#: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
+EXIT_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A started QEMU. `stack` undoes every step of starting it."""
+
+    id: int
+    log: Path
+    #: Where in the log QEMU's own words begin, in bytes.
+    log_start: int
+    argv: tuple[str, ...]
+    process: Process
+    ports: dict[str, Port]
+    #: Our end of the monitor, until the monitor takes it.
+    socket: socket.socket
+    agent: AgentChannel | None = None
+    stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    #: The reasons that QEMU's next STOP and RESUME will have; it does not know them.
+    pausing: DomainPausedReason = DomainPausedReason.UNKNOWN
+    resuming: DomainRunningReason = DomainRunningReason.UNPAUSED
+    #: The next power-off resets instead. libvirt: qemuDomainSetFakeReboot
+    fake_reboot: bool = False
+    got_shutdown: bool = False
+    #: Set by the guest's SHUTDOWN and RESET.
+    guest_left: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Set by who stops it; None: it stopped by itself.
+    ending: Ending | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Consoles that are open, by alias.
+    consoles: dict[str, ConsoleLink] = field(default_factory=dict)
+    watcher: asyncio.Task[None] | None = None
+    _monitor: Monitor | None = None
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor.
+
+        :raise InternalError: before it is connected.
+        """
+        if self._monitor is None:
+            raise InternalError(f"QEMU {self.process.pid} has no monitor yet")
+        return self._monitor
+
+    def link(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    async def unlink(self) -> None:
+        """Hang up all that talks to QEMU."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for console in tuple(self.consoles.values()):
+            await console.close()
+        if self.agent is not None:
+            await self.agent.close()
+        await self.monitor.close()
+
+    @property
+    def cpu_time_ns(self) -> int:
+        """CPU time QEMU has used, in nanoseconds; 0 once it has ended."""
+        # libvirt: qemuGetProcessInfo; fields 14 and 15 of proc(5), counted after the parenthesized name
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+    def background(self, task: asyncio.Task[None]) -> None:
+        """Keep TASK until it is done, and end it with the machine."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def wait_gone(self) -> None:
+        """Wait until QEMU hung up, having been heard to the end, and exited."""
+        waits = [asyncio.ensure_future(self.monitor.wait_closed()), asyncio.ensure_future(self.process.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=EXIT_TIMEOUT_S)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def wait_ended(self, timeout: float) -> None:
+        """Wait until the machine has been taken apart.
+
+        :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
+        """
+        try:
+            await asyncio.wait_for(self.ended.wait(), timeout)
+        except TimeoutError:
+            raise OperationTimeout(f"process {self.process.pid} did not end within {timeout:g} s") from None

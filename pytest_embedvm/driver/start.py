@@ -1,0 +1,157 @@
+"""Starting a machine: each step undoes itself, on one stack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, NoReturn
+
+from pytest_embedvm.constants import DomainRunningReason
+from pytest_embedvm.domain.argv import Launch
+from pytest_embedvm.driver import react, stop
+from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.ports import ports
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
+from pytest_embedvm.files import PRIVATE_FILE
+from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
+from pytest_embedvm.qemu.process import Process
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
+#: How long QEMU may take to exit once it has hung up before the greeting.
+EXIT_TIMEOUT_S: Final = 5.0
+#: The most of QEMU's own words that go into an error.
+LAST_WORDS_BYTES: Final = 4096
+
+
+async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool) -> None:
+    """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
+
+    :raise InternalError: when QEMU ends instead; with its own words.
+    :raise SystemFailure: when a file, a socket or the program itself cannot be had.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        running = _spawn(machine, launch, domain_id, stack)
+        await _connect(machine, running, stack)
+        if not paused:
+            running.resuming = DomainRunningReason.BOOTED
+            await _execute(running, "cont")
+        running.stack.push_async_exit(stack.pop_all())
+    stop.watch(machine, running)
+
+
+def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack) -> Running:
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    with theirs, contextlib.ExitStack() as passed:
+        numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
+        argv = _with_monitor(launch.argv(numbers), theirs.fileno())
+        home = machine.root.runtime_directory(domain_id, machine.name)
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        environment = {**_environment(home), **launch.environment}
+        log = machine.root.log_path(machine.name)
+        with _log(log, argv, environment) as output:
+            spoken = os.fstat(output.fileno()).st_size
+            inherited = (theirs.fileno(), *numbers.values())
+            process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
+    stack.push_async_callback(process.kill)
+    return Running(
+        id=domain_id,
+        log=log,
+        log_start=spoken,
+        argv=tuple(argv),
+        process=process,
+        ports=ports(launch.parts),
+        socket=ours,
+    )
+
+
+def _with_monitor(argv: Sequence[str], descriptor: int) -> list[str]:
+    # After the domain's own words: a user's <qemu:commandline> cannot swallow the next option's value.
+    chardev = f"socket,id=charmonitor,fd={descriptor}"
+    return [*argv, "-chardev", chardev, "-mon", "chardev=charmonitor,id=monitor,mode=control"]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """What QEMU gets instead of our environment (libvirt: qemuBuildCommandLine): nothing of the user's home."""
+    return {
+        "LC_ALL": "C",
+        "HOME": str(home),
+        "XDG_DATA_HOME": f"{home}/.local/share",
+        "XDG_CACHE_HOME": f"{home}/.cache",
+        "XDG_CONFIG_HOME": f"{home}/.config",
+    }
+
+
+def command_line(argv: Sequence[str], environment: dict[str, str]) -> str:
+    """ARGV as a shell would take it, an option a line."""
+    words = [*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.quote(argv[0])]
+    text = " \\\n".join(words)
+    for word in argv[1:]:
+        text += f" \\\n{shlex.quote(word)}" if word.startswith("-") else f" {shlex.quote(word)}"
+    return text
+
+
+@contextlib.contextmanager
+def _log(path: Path, argv: Sequence[str], environment: dict[str, str]) -> Iterator[IO[bytes]]:
+    """The machine's log, opened to append, with the command line on its end."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+    except OSError as error:
+        raise SystemFailure(f"failed to open logfile {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        moment = datetime.now(UTC).isoformat(sep=" ", timespec="milliseconds")
+        file.write(f"{moment}: starting up\n{command_line(argv, environment)}\n".encode(errors="surrogateescape"))
+        yield file
+
+
+async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncExitStack) -> None:
+    try:
+        on_event = partial(react.react, machine, running)
+        running.link(await Monitor.connect(running.socket, machine.name, on_event))
+    except MonitorClosed:
+        await _give_up(running, "process exited while connecting to monitor")
+    except OperationTimeout as error:
+        raise OperationTimeout(f"{error.detail}; {last_words(running) or 'QEMU said nothing'}") from None
+    stack.push_async_callback(running.unlink)
+    machine.started(running)
+    if machine.action("on_reboot") == "destroy":
+        # libvirt: qemuProcessSetupLifecycleActions
+        await _execute(running, "set-action", {"reboot": "shutdown"})
+
+
+async def _execute(running: Running, command: str, arguments: dict[str, object] | None = None) -> None:
+    try:
+        await running.monitor.execute(command, arguments)
+    except MonitorClosed:
+        await _give_up(running, f"process exited during '{command}'")
+
+
+async def _give_up(running: Running, what: str) -> NoReturn:
+    """QEMU hung up: wait until it has said everything, and report it."""
+    try:
+        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+    except TimeoutError:
+        await running.process.kill()
+    # libvirt: qemuProcessReportLogError
+    words = last_words(running) or f"it said nothing; its exit status is {running.process.returncode}"
+    raise InternalError(f"{what}: {words}")
+
+
+def last_words(running: Running) -> str:
+    """What QEMU itself wrote to the log, the end of it, since this start."""
+    with running.log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(running.log_start, size - LAST_WORDS_BYTES))
+        return file.read().decode(errors="replace").rstrip("\n")

@@ -1,0 +1,63 @@
+"""How a machine ends: one way, whoever wants it to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING, Final
+
+from pytest_embedvm.constants import DomainEventShutdownDetailType
+from pytest_embedvm.driver import react, state
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.errors import EmbedError, OperationTimeout, SystemFailure
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
+logger = logging.getLogger(__name__)
+
+#: How long QEMU may take to write its images back after SIGTERM.
+GRACEFUL_TIMEOUT_S: Final = 15.0  # libvirt: virProcessKillPainfully
+#: How long the kernel may take after SIGKILL, and the companions after that.
+FORCED_TIMEOUT_S: Final = 30.0
+
+
+def watch(machine: Machine, running: Running) -> None:
+    """Take MACHINE apart as soon as its QEMU is gone."""
+    running.watcher = asyncio.get_running_loop().create_task(_watch(machine, running))
+
+
+async def _watch(machine: Machine, running: Running) -> None:
+    await running.wait_gone()
+    try:
+        await running.stack.aclose()
+    except EmbedError:
+        logger.exception("what belonged to domain '%s' did not end well", machine.name)
+    # libvirt: processMonitorEOFEvent: no SHUTDOWN event, so it crashed
+    machine.stopped(running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST))
+    running.ended.set()
+
+
+async def destroy(machine: Machine, running: Running, *, graceful: bool = False) -> None:
+    """End MACHINE now, and return when nothing of it is left.
+
+    :param graceful: QEMU ends by itself, which writes its images back; the machine runs on if it does not.
+    :raise SystemFailure: when graceful, and QEMU is still there after 15 s.
+    """
+    before, running.ending = running.ending, state.DESTROYED
+    if graceful:
+        running.process.send_signal(signal.SIGTERM)
+        try:
+            await running.wait_ended(GRACEFUL_TIMEOUT_S)
+        except OperationTimeout:
+            running.ending = before
+            # libvirt: virProcessKillPainfullyDelay
+            raise SystemFailure(
+                f"Failed to terminate process {running.process.pid} with SIGTERM: Device or resource busy"
+            ) from None
+        return
+    # Killed as it is, QEMU cannot say SHUTDOWN; libvirt's callers expect to hear it.
+    react.announce_shutdown(machine, DomainEventShutdownDetailType.HOST)
+    running.process.send_signal(signal.SIGKILL)
+    await running.wait_ended(FORCED_TIMEOUT_S)
