@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.connect._base import Base
 from pytest_embedvm.api.error import RawError, virGetLastError, virResetLastError
 from pytest_embedvm.constants import API_VERSION
 from pytest_embedvm.driver import node
+from pytest_embedvm.driver.driver import Driver
 
 
 class Identification(Base):
@@ -28,7 +31,7 @@ class Identification(Base):
 
         :raise libvirtError: when there is none, or it does not run.
         """
-        major, minor, micro = self._order(lambda driver: driver.qemu_version())
+        major, minor, micro = self._order(_qemu_version)
         return major * 1000000 + minor * 1000 + micro
 
     @public("virConnectGetLibVersion")
@@ -63,3 +66,8 @@ class Identification(Base):
     def virConnResetLastError(self) -> None:
         """Forget the calling thread's last error."""
         virResetLastError()
+
+
+async def _qemu_version(driver: Driver) -> tuple[int, int, int]:
+    emulator = driver.host.default_emulator(platform.machine())
+    return (await driver.host.prepare(emulator)).capabilities.version
