@@ -7,6 +7,8 @@ from pytest_embedvm.api.qemu import (
     qemuAttach,
     qemuMonitorCommand,
     qemuMonitorCommandWithFiles,
+    qemuMonitorEventDeregister,
+    qemuMonitorEventRegister,
 )
 from pytest_embedvm.constants import (
     VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE,
@@ -34,4 +36,6 @@ __all__ = [
     "qemuAttach",
     "qemuMonitorCommand",
     "qemuMonitorCommandWithFiles",
+    "qemuMonitorEventDeregister",
+    "qemuMonitorEventRegister",
 ]

@@ -44,9 +44,13 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Session:
-    """What a connection shares with every object that came from it. It ends once."""
+    """What a connection shares with every object that came from it. It ends once.
 
-    def __init__(self, driver: Driver, loop: LoopThread, *, readonly: bool) -> None:
+    For the driver it is the owner of the machines that were started with AUTO_DESTROY.
+    """
+
+    def __init__(self, uri: str, driver: Driver, loop: LoopThread, *, readonly: bool) -> None:
+        self.uri = uri
         self.driver = driver
         self.loop = loop
         self.readonly = readonly
@@ -75,7 +79,7 @@ class Session:
         self.closed = True
         for number in self.callbacks:
             self.driver.events.deregister(number)
-        await self.driver.close()
+        await self.driver.close(self)
 
     def abandon(self) -> None:
         """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""

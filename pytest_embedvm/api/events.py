@@ -17,6 +17,11 @@ def _fields(*names: str) -> Arguments:
     return lambda event: tuple(get(event) for get in getters)
 
 
+def nothing(_event: Event) -> tuple[()]:
+    """The arguments of an event that says nothing but that it happened."""
+    return ()
+
+
 def _reason_unknown(_event: Event) -> tuple[int]:
     return (0,)  # libvirt: no driver ever gives a reason for these
 
@@ -25,7 +30,7 @@ def _reason_unknown(_event: Event) -> tuple[int]:
 #: registered for; the driver has no such event yet.
 ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.LIFECYCLE: _fields("event", "detail"),
-    DomainEventID.REBOOT: _fields(),
+    DomainEventID.REBOOT: nothing,
     DomainEventID.RTC_CHANGE: _fields("offset"),
     DomainEventID.WATCHDOG: _fields("action"),
     DomainEventID.IO_ERROR: _fields("source", "alias", "action"),

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.errors import InternalError, MissingName
 from pytest_embedvm.api.error import report
+from pytest_embedvm.errors import InternalError, MissingName
 
 
 @pytest.fixture(autouse=True)

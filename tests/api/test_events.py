@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import queue
 import time
 from collections.abc import Callable
@@ -43,6 +44,17 @@ def test_lifecycle_events_in_order(conn: libvirt.virConnect) -> None:
         assert connection is conn
         assert (subject.name(), subject.UUID()) == ("a", domain.UUID())
         assert ((event, detail), opaque) == (expected, "opaque")
+
+
+def test_a_lifecycle_event_has_the_name_of_its_moment(conn: libvirt.virConnect, driver: FakeDriver) -> None:
+    calls = Calls()
+    conn.domainEventRegister(calls, None)
+    conn.defineXML("a")
+    assert calls.next()[1].name() == "a"
+    detail = libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
+    event = events.Lifecycle(constants.DomainEventType.UNDEFINED, detail, "old")
+    driver.events.emit(driver.all[0], event)  # type: ignore[arg-type]
+    assert calls.next()[1].name() == "old"
 
 
 def test_a_callback_may_call_the_api(conn: libvirt.virConnect) -> None:
@@ -174,10 +186,12 @@ def subclasses(cls: type) -> list[type]:
     return [s for c in cls.__subclasses__() for s in (c, *subclasses(c))]
 
 
-@pytest.mark.parametrize("event", subclasses(events.Event), ids=lambda e: e.__name__)
+@pytest.mark.parametrize(
+    "event", [e for e in subclasses(events.Event) if e.event_id is not None], ids=lambda e: e.__name__
+)
 def test_every_event_of_the_drivers_has_a_row_that_fits(event: type[events.Event]) -> None:
-    fields = dict.fromkeys(event.__dataclass_fields__, 1)
-    assert isinstance(ARGUMENTS[event.event_id](event(**fields)), tuple)
+    values = {field.name: 1 for field in dataclasses.fields(event)}
+    assert isinstance(ARGUMENTS[event.event_id](event(**values)), tuple)
 
 
 def test_the_default_loop_returns_when_an_event_was_delivered(

@@ -86,7 +86,9 @@ def test_an_implemented_function_has_the_same_parameters(
     wanted, given = parameters(getattr(theirs, name)), parameters(getattr(ours, name))
     assert [n for n, _ in given] == [n for n, _ in wanted]
     # `flags` may be left out here where it may not be there: what is written for theirs still runs.
-    assert [n for (n, left_out), (_, ours_left_out) in zip(wanted, given, strict=True) if left_out > ours_left_out] == []
+    assert [
+        n for (n, left_out), (_, ours_left_out) in zip(wanted, given, strict=True) if left_out > ours_left_out
+    ] == []
 
 
 def test_the_table_lists_nothing_that_is_implemented() -> None:

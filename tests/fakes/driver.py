@@ -53,22 +53,22 @@ class FakeMachine:
         self.name = name
         self.uuid = number
         self.id = -1
+        self.owner: object = None
         self.persistent = persistent
         self.updated = False
         self.state: tuple[DomainState, int] = (DomainState.SHUTOFF, DomainShutoffReason.UNKNOWN)
-        vcpu = SimpleNamespace(value=4, current=2)
-        self.definition: Any = SimpleNamespace(
-            vcpu=vcpu, os=SimpleNamespace(type=SimpleNamespace(text="hvm"))
-        )
+        vcpu = SimpleNamespace(maximum=4, current=2)
+        self.definition: Any = SimpleNamespace(vcpu=vcpu, os=SimpleNamespace(type="hvm"))
         self.live: Any = None
         self.title: str | None = None
         self.links: list[FakeLink] = []
         self.orders: list[tuple[Any, ...]] = []
 
     def _emit(self, event: DomainEventType, detail: int) -> None:
-        self._driver.events.emit(self, Lifecycle(event, detail))  # type: ignore[arg-type]
+        self._driver.events.emit(self, Lifecycle(event, detail, self.name))  # type: ignore[arg-type]
 
-    async def create(self, flags: int) -> None:
+    async def create(self, flags: int, owner: object) -> None:
+        self.owner = owner
         self.orders.append(("create", flags))
         if self.id != -1:
             raise OperationInvalid("domain is already running")
@@ -148,6 +148,7 @@ class FakeDriver:
         self.all: list[FakeMachine] = []
         self.started = 0
         self.closings = 0
+        self.owners: list[object] = []
 
     @classmethod
     async def open(cls, uri: str) -> FakeDriver:
@@ -157,8 +158,9 @@ class FakeDriver:
         cls.made.append(driver)
         return driver
 
-    async def close(self) -> None:
+    async def close(self, owner: object) -> None:
         self.closings += 1
+        self.owners.append(owner)
         self.events.close()
 
     def _add(self, xml: str, *, persistent: bool) -> FakeMachine:
@@ -169,9 +171,9 @@ class FakeDriver:
         self.all.append(machine)
         return machine
 
-    async def create_xml(self, xml: str, flags: int) -> FakeMachine:
+    async def create_xml(self, xml: str, flags: int, owner: object) -> FakeMachine:
         machine = self._add(xml, persistent=False)
-        await machine.create(flags)
+        await machine.create(flags, owner)
         return machine
 
     async def define_xml(self, xml: str, flags: int) -> FakeMachine:

@@ -9,16 +9,16 @@ from typing import Self
 from pytest_embedvm.api._object import Session, public
 from pytest_embedvm.api.connect.capabilities import Capabilities
 from pytest_embedvm.api.connect.creation import Creation
-from pytest_embedvm.api.connect.event import Events
 from pytest_embedvm.api.connect.identity import Identification
 from pytest_embedvm.api.connect.listing import Listing
 from pytest_embedvm.api.connect.lookup import Lookup
+from pytest_embedvm.api.connect.monitor_event import MonitorEvents
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain
 
 
 @unsupported
-class virConnect(Identification, Creation, Lookup, Listing, Events, Capabilities):
+class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities):
     """A connection to one root. Made by `open`; also a context manager that closes it.
 
     A connection that nobody holds any more is closed when it is collected.

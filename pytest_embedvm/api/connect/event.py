@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.connect._base import Base
 from pytest_embedvm.api.domain import virDomain
-from pytest_embedvm.api.domain._base import identify
+from pytest_embedvm.api.domain._base import Identity
 from pytest_embedvm.api.event_loop import event_delivered
-from pytest_embedvm.api.events import ARGUMENTS
+from pytest_embedvm.api.events import ARGUMENTS, nothing
 from pytest_embedvm.constants import DomainEventID, ErrorDomain
-from pytest_embedvm.driver.events import Event
+from pytest_embedvm.driver.events import Event, Lifecycle
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.errors import InvalidArgument, InvalidCall
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
 
 T = TypeVar("T")
+Deliver = Callable[[virDomain, Event], Any]
 DomainCallback = Callable[["virConnect", virDomain, int, int, T], Any]
 
 
@@ -31,23 +32,27 @@ class Events(Base):
     call this API. What they raise is logged.
     """
 
-    def _register(self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> int:
-        arguments_of = ARGUMENTS.get(kind)
-
-        def deliver(machine: Machine, event: Event) -> None:
-            between = () if arguments_of is None else arguments_of(event)
+    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+        def callback(machine: Machine, event: Event) -> None:
+            name = event.name if isinstance(event, Lifecycle) else machine.name
             try:
-                cb(self, self._domain(identify(machine)), *between, opaque)
+                deliver(self._domain(Identity(name, machine.uuid)), event)
             finally:
                 event_delivered()
 
         async def register() -> int:
             machine = None if dom is None else dom._machine()
-            number = self._session.driver.events.register(kind, machine, deliver)
+            number = self._session.driver.events.register(kind, machine, callback)
             self._session.callbacks.add(number)
             return number
 
         return self._run(register())
+
+    def _register_domain_event(
+        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object
+    ) -> int:
+        arguments_of = ARGUMENTS.get(kind, nothing)
+        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque))
 
     @public("virConnectDomainEventRegisterAny")
     def domainEventRegisterAny(
@@ -60,7 +65,7 @@ class Events(Base):
 
         :raise libvirtError: NO_DOMAIN when DOM is gone.
         """
-        return self._register(dom, _kind(eventID), cb, opaque)
+        return self._register_domain_event(dom, _kind(eventID), cb, opaque)
 
     @public("virConnectDomainEventDeregisterAny")
     def domainEventDeregisterAny(self, callbackID: int) -> None:
@@ -68,11 +73,13 @@ class Events(Base):
 
         :raise libvirtError: INVALID_ARG when this connection has none with this number.
         """
-        if operator.index(callbackID) < 0:
-            raise InvalidCall("callbackID in virConnectDomainEventDeregisterAny must be zero or greater")
-        if not self._deregister(callbackID):
-            detail = f"could not find event callback {callbackID} for deletion"
-            raise InvalidArgument(detail, origin=ErrorDomain.NONE)
+        self._require_deregister(callbackID, "virConnectDomainEventDeregisterAny")
+
+    def _require_deregister(self, number: int, function: str) -> None:
+        if operator.index(number) < 0:
+            raise InvalidCall(f"callbackID in {function} must be zero or greater")
+        if not self._deregister(number):
+            raise InvalidArgument(f"could not find event callback {number} for deletion", origin=ErrorDomain.NONE)
 
     def _deregister(self, number: int) -> bool:
         async def deregister() -> bool:
@@ -92,7 +99,7 @@ class Events(Base):
         previous = self._session.lifecycle_callbacks.get(cb)
         if previous is not None:
             self._deregister(previous)
-        self._session.lifecycle_callbacks[cb] = self._register(None, DomainEventID.LIFECYCLE, cb, opaque)
+        self._session.lifecycle_callbacks[cb] = self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque)
 
     @public("virConnectDomainEventDeregister")
     def domainEventDeregister(self, cb: DomainCallback[T]) -> None:

@@ -18,7 +18,7 @@ class Identification(Base):
     @public("virConnectGetURI")
     def getURI(self) -> str:
         """The URI it was opened with."""
-        return self._ask(lambda driver: driver.uri)
+        return self._session.uri
 
     @public("virConnectGetType")
     def getType(self) -> str:

@@ -22,7 +22,7 @@ def _open(name: str | None, *, readonly: bool) -> virConnect:
     if not isinstance(name, str):
         raise TypeError(f"virConnectOpen() argument 'name' must be str or None, not {type(name).__name__}")
     loop = loop_thread()
-    return virConnect(Session(_run(loop, Driver.open(name)), loop, readonly=readonly))
+    return virConnect(Session(name, _run(loop, Driver.open(name)), loop, readonly=readonly))
 
 
 def open(name: str | None = None) -> virConnect:

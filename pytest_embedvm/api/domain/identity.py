@@ -47,4 +47,4 @@ class Identification(Base):
 
 
 def _os_type(machine: Machine) -> str:
-    return str((machine.live or machine.definition).os.type.text)
+    return (machine.live or machine.definition).os.type or "hvm"

@@ -92,4 +92,4 @@ def _vcpus(machine: Machine, flags: DomainVcpuFlags) -> int:
         raise OperationInvalid(detail, origin=ErrorDomain.DOMAIN)
     subject = machine.definition if DomainVcpuFlags.CONFIG in flags or machine.live is None else machine.live
     vcpu = subject.vcpu
-    return int(vcpu.value if DomainVcpuFlags.MAXIMUM in flags or vcpu.current is None else vcpu.current)
+    return vcpu.maximum if DomainVcpuFlags.MAXIMUM in flags or vcpu.current is None else vcpu.current
