@@ -131,6 +131,22 @@ class NoConnect(EmbedError):
     default_origin = ErrorDomain.NONE
 
 
+class InvalidStream(EmbedError):
+    """What was given as a stream is none; the detail names the call."""
+
+    code = ErrorNumber.INVALID_STREAM
+    sentence = "invalid stream pointer in {}"
+    default_origin = ErrorDomain.STREAMS
+
+
+class OperationDenied(EmbedError):
+    """The connection is read-only, and the call would change or reveal something."""
+
+    code = ErrorNumber.OPERATION_DENIED
+    sentence = "operation forbidden: {}"
+    default_origin = ErrorDomain.DOMAIN
+
+
 class NoDomain(EmbedError):
     """No domain with this id, name or uuid; or it is gone."""
 

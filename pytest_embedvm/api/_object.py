@@ -1,0 +1,117 @@
+"""What all objects of the API stand on: one session, and the one crossing to the loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from pytest_embedvm.api.error import report, virResetLastError
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
+from pytest_embedvm.loop import LoopThread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="LibvirtObject")
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """One call of the API: the thread's last error is cleared, and an error by meaning becomes a libvirtError."""
+    virResetLastError()
+    try:
+        yield
+    except EmbedError as error:
+        raise report(error) from error.__cause__ or error
+
+
+def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The one crossing: run COROUTINE on the loop thread.
+
+    :raise EmbedError: what the driver raised; anything else it raised becomes an `InternalError`
+        that has the original as its cause.
+    """
+    try:
+        return loop.run(coroutine)
+    except EmbedError:
+        raise
+    except Exception as error:
+        raise InternalError(f"{type(error).__name__}: {error}") from error
+
+
+class Session:
+    """What a connection shares with every object that came from it. It ends once.
+
+    For the driver it is the owner of the machines that were started with AUTO_DESTROY.
+    """
+
+    def __init__(self, uri: str, driver: Driver, loop: LoopThread, *, readonly: bool) -> None:
+        self.uri = uri
+        self.driver = driver
+        self.loop = loop
+        self.readonly = readonly
+        self.closed = False
+        self.callbacks: set[int] = set()
+        self.lifecycle_callbacks: dict[object, int] = {}
+
+    def check(self, function: str, origin: ErrorDomain, *, writes: bool) -> None:
+        """Refuse the call FUNCTION on a closed connection, and one that WRITES on a read-only one.
+
+        :raise InvalidConnection: when the connection is closed.
+        :raise OperationDenied: when it is read-only.
+        """
+        if self.closed:
+            raise InvalidConnection(function, origin=origin)
+        if writes and self.readonly:
+            raise OperationDenied(f"read only access prevents {function}")
+
+    async def end(self) -> None:
+        """Take this connection's callbacks away and give the driver back.
+
+        :raise InvalidConnection: when another thread was faster.
+        """
+        if self.closed:
+            raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
+        self.closed = True
+        for number in self.callbacks:
+            self.driver.events.deregister(number)
+        await self.driver.close(self)
+
+    def abandon(self) -> None:
+        """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""
+        if not self.closed and self.loop.alive:
+            asyncio.run_coroutine_threadsafe(self.end(), self.loop.loop)
+
+
+class LibvirtObject:
+    """An object of the API."""
+
+    _session: Session
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return _run(self._session.loop, coroutine)
+
+
+def public(
+    function: str, *, writes: bool = False, origin: ErrorDomain = ErrorDomain.DOMAIN
+) -> Callable[[Callable[Concatenate[S, P], T]], Callable[Concatenate[S, P], T]]:
+    """A method that is libvirt's C FUNCTION: checked, and failing in libvirt's words.
+
+    :raise libvirtError: INVALID_CONN after close, OPERATION_DENIED when it WRITES on a read-only
+        connection, and whatever the driver found.
+    """
+
+    def decorate(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+        @functools.wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with answering():
+                self._session.check(function, origin, writes=writes)
+                return method(self, *args, **kwargs)
+
+        return call
+
+    return decorate

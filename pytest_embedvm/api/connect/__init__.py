@@ -1,0 +1,51 @@
+"""virConnect, assembled from its topics."""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+from typing import Self
+
+from pytest_embedvm.api._object import Session, public
+from pytest_embedvm.api.connect.capabilities import Capabilities
+from pytest_embedvm.api.connect.creation import Creation
+from pytest_embedvm.api.connect.identity import Identification
+from pytest_embedvm.api.connect.listing import Listing
+from pytest_embedvm.api.connect.lookup import Lookup
+from pytest_embedvm.api.connect.monitor_event import MonitorEvents
+from pytest_embedvm.api.unsupported import unsupported
+from pytest_embedvm.constants import ErrorDomain
+
+
+@unsupported
+class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities):
+    """A connection to one root. Made by `open`; also a context manager that closes it.
+
+    A connection that nobody holds any more is closed when it is collected.
+    """
+
+    def __init__(self, _obj: Session) -> None:
+        self._session = _obj
+        weakref.finalize(self, _obj.abandon).atexit = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type_: type[BaseException] | None,
+        exc_value_: BaseException | None,
+        traceback_: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @public("virConnectClose", origin=ErrorDomain.NONE)
+    def close(self) -> int:
+        """End the connection: its AUTO_DESTROY machines end, and all its domains and streams become unusable.
+
+        Returns 0: unlike libvirt's, a connection does not live on in its domains.
+
+        :raise libvirtError: INVALID_CONN when it is closed already.
+        """
+        self._run(self._session.end())
+        return 0

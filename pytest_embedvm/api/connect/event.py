@@ -1,0 +1,126 @@
+"""Callbacks for domain events."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api.connect._base import Base
+from pytest_embedvm.api.domain import virDomain
+from pytest_embedvm.api.domain._base import Identity
+from pytest_embedvm.api.event_loop import event_delivered
+from pytest_embedvm.api.events import ARGUMENTS, nothing
+from pytest_embedvm.constants import DomainEventID, ErrorDomain
+from pytest_embedvm.driver.events import Event, Lifecycle
+from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.errors import InvalidArgument, InvalidCall
+
+if TYPE_CHECKING:
+    from pytest_embedvm.api.connect import virConnect
+
+T = TypeVar("T")
+Deliver = Callable[[virDomain, Event], Any]
+DomainCallback = Callable[["virConnect", virDomain, int, int, T], Any]
+
+
+class Events(Base):
+    """domainEventRegister… and …Deregister….
+
+    Callbacks run on a thread of the driver's, one after the other, in the order of the events. They may
+    call this API. What they raise is logged.
+    """
+
+    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+        def callback(machine: Machine, event: Event) -> None:
+            name = event.name if isinstance(event, Lifecycle) else machine.name
+            try:
+                deliver(self._domain(Identity(name, machine.uuid)), event)
+            finally:
+                event_delivered()
+
+        async def register() -> int:
+            machine = None if dom is None else dom._machine()
+            number = self._session.driver.events.register(kind, machine, callback)
+            self._session.callbacks.add(number)
+            return number
+
+        return self._run(register())
+
+    def _register_domain_event(
+        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object
+    ) -> int:
+        arguments_of = ARGUMENTS.get(kind, nothing)
+        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque))
+
+    @public("virConnectDomainEventRegisterAny")
+    def domainEventRegisterAny(
+        self, dom: virDomain | None, eventID: int, cb: Callable[..., Any], opaque: object
+    ) -> int:
+        """Have CB called for each event EVENTID (`VIR_DOMAIN_EVENT_ID_*`) of DOM, or of all domains.
+
+        CB takes (conn, dom, …, opaque), where … depends on the event; a lifecycle event gives (event, detail).
+        Returns a number for `domainEventDeregisterAny`.
+
+        :raise libvirtError: NO_DOMAIN when DOM is gone.
+        """
+        return self._register_domain_event(dom, _kind(eventID), cb, opaque)
+
+    @public("virConnectDomainEventDeregisterAny")
+    def domainEventDeregisterAny(self, callbackID: int) -> None:
+        """Have a callback called no more, from inside it too.
+
+        :raise libvirtError: INVALID_ARG when this connection has none with this number.
+        """
+        self._require_deregister(callbackID, "virConnectDomainEventDeregisterAny")
+
+    def _require_deregister(self, number: int, function: str) -> None:
+        if operator.index(number) < 0:
+            raise InvalidCall(f"callbackID in {function} must be zero or greater")
+        if not self._deregister(number):
+            raise InvalidArgument(f"could not find event callback {number} for deletion", origin=ErrorDomain.NONE)
+
+    def _deregister(self, number: int) -> bool:
+        async def deregister() -> bool:
+            if number not in self._session.callbacks:
+                return False
+            self._session.callbacks.remove(number)
+            return self._session.driver.events.deregister(number)
+
+        return self._run(deregister())
+
+    @public("virConnectDomainEventRegister")
+    def domainEventRegister(self, cb: DomainCallback[T], opaque: T) -> None:
+        """Have CB called with (conn, dom, event, detail, opaque) for each lifecycle event of all domains.
+
+        Registering CB again changes its opaque.
+        """
+        previous = self._session.lifecycle_callbacks.get(cb)
+        if previous is not None:
+            self._deregister(previous)
+        self._session.lifecycle_callbacks[cb] = self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque)
+
+    @public("virConnectDomainEventDeregister")
+    def domainEventDeregister(self, cb: DomainCallback[T]) -> None:
+        """Have a callback of `domainEventRegister` called no more; nothing to do when it is not registered."""
+        number = self._session.lifecycle_callbacks.pop(cb, None)
+        if number is not None:
+            self._deregister(number)
+
+    @public("virConnectRegisterCloseCallback")
+    def registerCloseCallback(self, cb: Callable[[virConnect, int, T], Any], opaque: T) -> int:
+        """Accepted, and never called: there is no daemon that this connection could lose."""
+        return 0
+
+    @public("virConnectUnregisterCloseCallback")
+    def unregisterCloseCallback(self) -> None:
+        """Accepted."""
+
+
+def _kind(number: int) -> DomainEventID:
+    if operator.index(number) < 0:
+        raise InvalidCall("eventID in virConnectDomainEventRegisterAny must be zero or greater")
+    if number >= len(DomainEventID):
+        raise InvalidCall(f"eventID in virConnectDomainEventRegisterAny must be less than {len(DomainEventID)}")
+    return DomainEventID(number)

@@ -1,0 +1,28 @@
+"""A domain's console, on a stream."""
+
+from __future__ import annotations
+
+from pytest_embedvm.api import arguments
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api.domain._base import Base
+from pytest_embedvm.api.stream import virStream
+from pytest_embedvm.constants import DomainConsoleFlags
+from pytest_embedvm.errors import InvalidStream
+
+CONSOLE = DomainConsoleFlags.FORCE | DomainConsoleFlags.SAFE
+
+
+class Console(Base):
+    """openConsole."""
+
+    @public("virDomainOpenConsole", writes=True)
+    def openConsole(self, dev_name: str | None, st: virStream, flags: int = 0) -> int:
+        """Put the console with the alias DEV_NAME, or the first one, behind the stream ST.
+
+        :raise libvirtError: OPERATION_INVALID when the domain does not run.
+        """
+        if not isinstance(st, virStream):
+            raise InvalidStream("virDomainOpenConsole")
+        checked = arguments.known(flags, CONSOLE, "qemuDomainOpenConsole")
+        st._attach(self._order(lambda machine: machine.open_console(dev_name, checked)))
+        return 0
