@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Event:
     """What happened to a domain; `event_id` is the kind that callbacks register for."""
 
-    event_id: ClassVar[DomainEventID]
+    event_id: ClassVar[DomainEventID | None]
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,23 @@ class MetadataChange(Event):
     uri: str | None
 
 
+@dataclass(frozen=True)
+class MonitorEvent(Event):
+    """An event of QEMU's own, as it came: `details` is its data as JSON. It has no kind among libvirt's events."""
+
+    event_id = None
+    name: str
+    seconds: int
+    micros: int
+    details: str | None
+
+
 Callback = Callable[["Machine", Event], None]
 
 
 @dataclass(frozen=True)
 class _Registration:
-    event_id: DomainEventID
+    event_id: DomainEventID | None
     machine: Machine | None
     callback: Callback
 
@@ -157,8 +168,10 @@ class EventHub:
         self._ids = itertools.count()
         self._delivery: _Delivery | None = None
 
-    def register(self, event_id: DomainEventID, machine: Machine | None, callback: Callback) -> int:
+    def register(self, event_id: DomainEventID | None, machine: Machine | None, callback: Callback) -> int:
         """Have CALLBACK called with (machine, event) for each event of the kind, of MACHINE or of all.
+
+        No kind stands for QEMU's own events.
 
         Callbacks run one after the other, in the order of the events, on a thread that is not the loop's:
         they may call the driver again. What they raise is logged.

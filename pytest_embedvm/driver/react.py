@@ -7,6 +7,7 @@ qemuProcessHandle…). It runs between two messages of the monitor, never waits,
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -48,10 +49,17 @@ Handler = Callable[["Machine", "Running", Data], None]
 
 
 def react(machine: Machine, running: Running, event: Event) -> None:
-    """Handle one event of QEMU's; those that nobody listens to are ignored."""
+    """Handle one event of QEMU's; the meaning of those that the table lacks is only for who listens to QEMU itself."""
+    machine.emit(_as_it_came(event))
     handler = HANDLERS.get(event["event"])
     if handler is not None:
         handler(machine, running, event.get("data", {}))
+
+
+def _as_it_came(event: Event) -> events.MonitorEvent:
+    moment, data = event.get("timestamp", {}), event.get("data")
+    details = None if data is None else json.dumps(data)
+    return events.MonitorEvent(event["event"], moment.get("seconds", -1), moment.get("microseconds", -1), details)
 
 
 def announce_shutdown(machine: Machine, detail: DomainEventShutdownDetailType) -> None:
