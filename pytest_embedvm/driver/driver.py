@@ -16,6 +16,7 @@ from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, persist
 from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.registry import Registry
@@ -108,6 +109,10 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def evidence(self) -> dict[str, Evidence]:
+        """What is known of each machine by its name, those that are gone included."""
+        return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
 
     # Machines
 

@@ -333,7 +333,8 @@ class Machine:
         """What is known of the last run, running or not."""
         last = self._last
         if last is None:
-            return Evidence("", "", [], {}, self.root.log_path(self.name))
+            log = self.root.log_path(self.name)
+            return Evidence("", tail(log), [], {}, log)
         return Evidence(
             command_line=command_line(last.argv, {}),
             qemu_log_tail=tail(last.log, last.log_start),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import NoDomain, OperationFailed, OperationInvalid
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
+
+#: How many machines that are gone are remembered, for what they can still tell.
+GONE_MACHINES: Final = 32
 
 
 class Registry:
@@ -19,6 +23,8 @@ class Registry:
     def __init__(self) -> None:
         self._machines: dict[uuid.UUID, Machine] = {}
         self._last_id = 0
+        #: Those that are gone, oldest first: a test may fail because its machine went.
+        self.gone: deque[Machine] = deque(maxlen=GONE_MACHINES)
 
     def __iter__(self) -> Iterator[Machine]:
         return iter(tuple(self._machines.values()))
@@ -35,6 +41,7 @@ class Registry:
         """Forget MACHINE; its name and uuid are free again."""
         if self._machines.get(machine.uuid) is machine:
             del self._machines[machine.uuid]
+            self.gone.append(machine)
 
     def __contains__(self, machine: Machine) -> bool:
         return self._machines.get(machine.uuid) is machine
