@@ -1,0 +1,73 @@
+"""What serial and parallel ports, consoles and channels have in common: a character device on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pytest_embedvm.domain.backends.chardev import Chardev, chardev_id
+from pytest_embedvm.domain.devices._base import Context, Device
+from pytest_embedvm.qemu.parts import DevicePart, Part, Props
+from pytest_embedvm.xml.mapping import At
+
+
+@dataclass(kw_only=True)
+class CharacterDevice(Device):
+    """A device with a character device behind it.
+
+    Each kind declares `chardev` again, first of its fields, because that is its place in the XML.
+    """
+
+    #: Whether what the guest writes is kept under the root, so that a failing test's report can show it.
+    logged: ClassVar[bool] = False
+    #: QEMU's backend for a port of the host, `type='dev'`.
+    host_port: ClassVar[Literal["serial", "parallel"]] = "serial"
+
+    #: When openConsole() looks at devices of this kind; None for never.
+    console_turn: ClassVar[int | None] = None
+
+    chardev: Annotated[Chardev, At(".")]
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether it is another device under a second name, so that QEMU gets nothing for it."""
+        return False
+
+    def complete(self, context: Context) -> None:
+        self.chardev.complete()
+
+    def check(self, context: Context) -> None:
+        self.chardev.check()
+
+    def forget_live(self) -> None:
+        self.chardev.forget_live()
+
+    def learn_pty(self, path: str) -> None:
+        """QEMU has opened its pty at PATH, says query-chardev once the domain is started."""
+        if self.chardev.type == "pty":
+            self.chardev.learn_pty(path)
+
+    def learn_state(self, *, connected: bool) -> bool:
+        """The guest has the port open, or not; returns whether that is news. Kinds that show it say so."""
+        return False
+
+    def backend(self, context: Context) -> Part:
+        """Its -chardev."""
+        log = self.log_path(context) if self.logged else None
+        return self.chardev.part(self.id, context.capabilities, default_log=log, host_port=self.host_port)
+
+    def frontend(self, driver: str, props: Props, *, place: Props | None = None) -> Part:
+        """Its -device; PLACE says where it sits, where libvirt says so first."""
+        return DevicePart({"driver": driver, **(place or {}), "chardev": chardev_id(self.id), "id": self.id, **props})
+
+    def log_path(self, context: Context) -> str | None:
+        """The file that gets what the guest writes: its own `<log>`'s, or one under the root."""
+        if self.chardev.log:
+            return self.chardev.log.file
+        return context.host.path("console-log", context.domain.name, self.id) if self.logged else None
+
+
+def next_port(devices: Iterable[int | None]) -> int:
+    """The target port after the highest that is taken (libvirt: virDomainChrDefPostParse)."""
+    return max((port for port in devices if port is not None), default=-1) + 1
