@@ -54,6 +54,7 @@ def _without_live_names(domain: Domain) -> Domain:
     domain = domain.copy()
     domain.id = None
     for device in domain.devices.all:
+        device.forget_live()
         if device.alias and not device.alias.startswith("ua-"):  # libvirt: virDomainDeviceAliasIsUserAlias
             device.alias = None
     return domain

@@ -68,6 +68,11 @@ class Device:
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
 
+    @classmethod
+    def implied(cls, context: Context) -> Iterable[Device]:
+        """Devices that libvirt adds to a domain which does not name them, seen before any is completed."""
+        return ()
+
     def complete(self, context: Context) -> None:
         """Fill in what the user left open and libvirt fills in: models, MAC addresses, controllers' indexes."""
 
@@ -77,6 +82,12 @@ class Device:
         :raise ConfigUnsupported: naming the element and its value.
         :raise XMLError: where libvirt calls it an error of the XML.
         """
+
+    def settle(self, context: Context) -> None:
+        """Take over what other devices have been given; called last, when all have aliases and addresses."""
+
+    def forget_live(self) -> None:
+        """Drop what only a running domain has (libvirt: VIR_DOMAIN_XML_INACTIVE); the alias is dropped by others."""
 
     @property
     def bus(self) -> Bus | None:
