@@ -100,6 +100,14 @@ class MissingSource(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
+class MissingTarget(EmbedError):
+    """A disk says nowhere under which name the guest sees it; the detail is its source."""
+
+    code = ErrorNumber.NO_TARGET
+    sentence = "missing target information for device {}"
+    default_origin = ErrorDomain.DOMAIN
+
+
 class InvalidArgument(EmbedError):
     """An argument of a call is out of its range."""
 

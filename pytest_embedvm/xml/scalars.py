@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.errors import EmbedError, XMLError
+from pytest_embedvm.errors import ConfigUnsupported, EmbedError, XMLError
 from pytest_embedvm.units import to_kib
 
 T = TypeVar("T")
@@ -84,8 +84,28 @@ class Choice(Scalar[str]):
         return value
 
 
+class Offered(Choice):
+    """One of a few words; those of `unavailable` are words too, and are refused at once.
+
+    At once, because what stands below them in the document is nothing this driver can read either: the
+    error is to name the word, not the first of its details.
+    """
+
+    def __init__(self, words: Sequence[str], unavailable: Mapping[str, str]) -> None:
+        super().__init__(words)
+        self.unavailable = unavailable
+
+    def read(self, text: str, where: Where) -> str:
+        if text in self.unavailable:
+            raise ConfigUnsupported(self.unavailable[text])
+        return super().read(text, where)
+
+
 class Whole(Scalar[int]):
     """A whole number, decimal or with 0x; `digits` writes it as hexadecimal with so many digits."""
+
+    #: What libvirt says it expected.
+    expected: ClassVar[str] = "integer value"
 
     def __init__(self, digits: int | None = None, refusal: Refusal | None = None, *, signed: bool = False) -> None:
         self.digits, self.refusal, self.signed = digits, refusal, signed
@@ -96,11 +116,31 @@ class Whole(Scalar[int]):
         except ValueError:
             value = None
         if value is None or "_" in text or (value < 0 and not self.signed):
-            raise self.refusal(text) if self.refusal else invalid(text, where, " Expected integer value")
+            raise self.refusal(text) if self.refusal else invalid(text, where, f" Expected {self.expected}")
         return value
 
     def write(self, value: int) -> str:
         return str(value) if self.digits is None else f"0x{value:0{self.digits}x}"
+
+
+class Unsigned(Whole):
+    """A whole number of 32 bits, as libvirt's virXMLPropUInt reads it; with `positive`, zero is refused."""
+
+    expected = "non-negative integer value"
+
+    def __init__(self, *, positive: bool = False) -> None:
+        super().__init__()
+        self.positive = positive
+
+    def read(self, text: str, where: Where) -> int:
+        value = super().read(text, where)
+        if value >= 1 << 32:
+            raise invalid(text, where, f" Expected {self.expected}")
+        if self.positive and not value:
+            raise XMLError(
+                f"Invalid value for attribute '{where.attribute}' in element '{where.tag}': Zero is not permitted"
+            )
+        return value
 
 
 class YesNo(Scalar[bool]):

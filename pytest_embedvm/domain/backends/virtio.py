@@ -1,8 +1,14 @@
-"""What virtio devices have in common: the driver's name on PCI."""
+"""What virtio devices have in common: the driver's name on PCI, and the options of every virtio driver."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pytest_embedvm.errors import ConfigUnsupported
+from pytest_embedvm.qemu.parts import Json
+from pytest_embedvm.xml.scalars import OnOff
 
 _SUFFIXES: Final = {"virtio-transitional": "-pci-transitional", "virtio-non-transitional": "-pci-non-transitional"}
 
@@ -11,3 +17,39 @@ def pci_driver(device: str, model: str) -> str:
     """QEMU's name of a virtio device in libvirt's MODEL: `virtio-rng` is `virtio-rng-pci`."""
     # libvirt: qemuBuildVirtioDevGetConfig
     return device + _SUFFIXES.get(model, "-pci")
+
+
+@dataclass(kw_only=True)
+class VirtioOptions:
+    """`<driver iommu='on' ats='on' packed='on' page_per_vq='on'/>`."""
+
+    iommu: Annotated[bool | None, OnOff()] = None
+    ats: Annotated[bool | None, OnOff()] = None
+    packed: Annotated[bool | None, OnOff()] = None
+    page_per_vq: Annotated[bool | None, OnOff()] = None
+
+    def virtio_props(self) -> dict[str, Json]:
+        """QEMU's properties, which stand right behind the driver's name (libvirt: qemuBuildVirtioDevProps)."""
+        return given(
+            {
+                "iommu_platform": self.iommu,
+                "ats": self.ats,
+                "packed": self.packed,
+                "page-per-vq": self.page_per_vq,
+            }
+        )
+
+    def check_absent(self) -> None:
+        """Return if no option is set, as it must be where the device is not virtio.
+
+        :raise ConfigUnsupported: naming the first that is.
+        """
+        # libvirt: virDomainCheckVirtioOptionsAreAbsent
+        for name in ("iommu", "ats", "packed", "page_per_vq"):
+            if getattr(self, name) is not None:
+                raise ConfigUnsupported(f"{name} driver option is only supported for virtio devices")
+
+
+def given(props: Mapping[str, Json]) -> dict[str, Json]:
+    """PROPS without those that are None."""
+    return {name: value for name, value in props.items() if value is not None}
