@@ -6,10 +6,12 @@ from typing import Final
 
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.devices.hub import Hub
 from pytest_embedvm.domain.devices.rng import Rng
 
 #: Element name to kind. A new kind is one file, this one line, and a golden case.
 KINDS: Final[dict[str, type[Device]]] = {
     "controller": Controller,
+    "hub": Hub,
     "rng": Rng,
 }
