@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.errors import ConfigUnsupported
 
 
 def assign(domain: Domain) -> None:
-    """Give every device that has no alias the first free one of its kind (libvirt: qemuAssignDeviceAliases)."""
-    taken = {device.alias for device in domain.devices.all if device.alias}
+    """Give every device an alias (libvirt: qemuAssignDeviceAliases); only the user's own names stay.
+
+    :raise ConfigUnsupported: when the user gave two devices the same one.
+    """
+    taken: set[str] = set()
     for device in domain.devices.all:
-        number = 0
-        while device.alias is None:
-            alias = device.own_alias(number)
-            if alias not in taken:
-                taken.add(alias)
-                device.alias = alias
-            number += 1
+        if device.alias is not None and not is_own(device.alias):
+            device.alias = None
+        if device.alias in taken:
+            raise ConfigUnsupported(
+                f"non unique alias detected: {device.alias}"
+            )  # libvirt: virDomainDefValidateAliases
+        taken |= {device.alias} if device.alias else set()
+    for device in domain.devices.all:
+        if device.alias is None:
+            device.alias = _first_free(device, taken)
+            taken.add(device.alias)
+
+
+def is_own(alias: str) -> bool:
+    """Whether the user chose ALIAS (libvirt: virDomainDeviceAliasIsUserAlias)."""
+    return alias.startswith("ua-")
+
+
+def _first_free(device: Device, taken: set[str]) -> str:
+    number = 0
+    while device.own_alias(number) in taken and device.own_alias(number) != device.own_alias(number + 1):
+        number += 1
+    return device.own_alias(number)

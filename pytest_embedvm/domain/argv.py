@@ -57,7 +57,7 @@ def _parts(context: Context) -> Iterator[Part]:
         yield option("-display", "none")
     for section in domain.sections:
         yield from section.parts(context)
-    for device in domain.devices.all:
+    for device in sorted(domain.devices.all, key=lambda device: device.command_line_turn):
         yield from device.parts(context)
     yield KeyvalPart("-msg", "", {"timestamp": True})
     if domain.commandline:

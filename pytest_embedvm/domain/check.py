@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.domain.devices._base import Context
+from pytest_embedvm.domain.addresses.shapes import UnassignedAddress
+from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.domain.sections.power import check_actions
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
@@ -22,7 +23,10 @@ def check(context: Context) -> None:
     check_actions(domain.on_poweroff or "", domain.on_reboot or "", domain.on_crash or "")
     for section in domain.sections:
         section.check(context)
+    _check_boot_order(domain)
+    domain.check_controllers()
     for device in domain.devices.all:
+        _check_address(device)
         device.check(context)
 
 
@@ -40,6 +44,20 @@ def _check_type(context: Context) -> None:
             f"Emulator '{domain.devices.emulator}' does not support virt type 'kvm': {refused}",
             origin=ErrorDomain.QEMU,
         )
+
+
+def _check_boot_order(domain: Domain) -> None:
+    # libvirt: virDomainDefBootOrderPostParse
+    orders = [device.own_boot_order for device in domain.devices.all if device.own_boot_order is not None]
+    for order in orders:
+        if orders.count(order) > 1:
+            raise ConfigUnsupported(f"boot order '{order}' used for more than one device")
+
+
+def _check_address(device: Device) -> None:
+    if isinstance(device.address, UnassignedAddress):
+        # libvirt: virDomainDeviceInfoValidate's caller; this driver has no hostdevs
+        raise ConfigUnsupported("address of type 'unassigned' is supported only for hostdevs")
 
 
 def _check_words(domain: Domain) -> None:

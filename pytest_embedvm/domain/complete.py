@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_embedvm.domain import aliases, check
-from pytest_embedvm.domain.devices import KINDS
+from pytest_embedvm.domain import aliases, check, implicit
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Completed, Domain
@@ -19,11 +18,13 @@ def complete(domain: Domain, host: Host) -> Completed:
     """
     domain = domain.copy()
     context = _prepare(domain, host)
-    for kind in KINDS.values():
-        domain.devices.all.extend(kind.implied(context))
+    implicit.arrange(context)
+    implicit.add_devices(context)
     for device in domain.devices.all:
         device.complete(context)
+    implicit.add_controllers(context)
     check.check(context)
+    implicit.assign_addresses(context)
     aliases.assign(domain)
     for device in domain.devices.all:
         device.settle(context)

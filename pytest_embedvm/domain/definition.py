@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from lxml import etree
 
+from pytest_embedvm.domain.aliases import is_own
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.domain.sections.commandline import NAMESPACE
 from pytest_embedvm.domain.vocabulary import knows
@@ -55,7 +56,7 @@ def _without_live_names(domain: Domain) -> Domain:
     domain.id = None
     for device in domain.devices.all:
         device.forget_live()
-        if device.alias and not device.alias.startswith("ua-"):  # libvirt: virDomainDeviceAliasIsUserAlias
+        if device.alias and not is_own(device.alias):
             device.alias = None
     return domain
 

@@ -20,7 +20,7 @@ from pytest_embedvm.domain.sections.features import Features
 from pytest_embedvm.domain.sections.memory import MemoryBacking, Vcpu
 from pytest_embedvm.domain.sections.power import Action, CrashAction, PowerManagement
 from pytest_embedvm.domain.sections.seclabel import Seclabel
-from pytest_embedvm.errors import ConfigUnsupported, InternalError
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError, XMLSyntaxError
 from pytest_embedvm.xml.mapping import At, Kept, Roster
 from pytest_embedvm.xml.scalars import Memory, Refusal, Scalar, Where
 
@@ -89,10 +89,50 @@ class Domain:
 
         :raise ConfigUnsupported: when the domain has none.
         """
-        for device in self.devices.all:
-            if isinstance(device, Controller) and (device.type, device.index) == (kind, index):
-                return device
+        for controller in self._controllers():
+            if (controller.type, controller.index) == (kind, index):
+                return controller
         raise ConfigUnsupported(f"there is no '{kind}' controller with index '{index}'")
+
+    def has_controller(self, kind: str, index: int) -> bool:
+        """Whether there is a controller of this KIND and INDEX."""
+        return any((c.type, c.index) == (kind, index) for c in self._controllers())
+
+    def check_controllers(self) -> None:
+        """Refuse two controllers in one's place, and USB beside no USB.
+
+        :raise XMLError: when two have the same type and index.
+        :raise XMLSyntaxError: when there is a USB controller beside the one that says there is none.
+        """
+        # libvirt: virDomainDefRejectDuplicateControllers
+        usb = [c for c in self._controllers() if c.type == "usb"]
+        if len(usb) > 1 and any(c.model == "none" for c in usb):
+            raise XMLSyntaxError("Can't add another USB controller: USB is disabled for this domain")
+        seen: set[tuple[str, int]] = set()
+        for controller in (c for c in self._controllers() if not c.pci_slot_mates):
+            if (controller.type, controller.index) in seen:
+                raise XMLError(
+                    f"Multiple '{controller.type}' controllers with index '{controller.index}'",
+                    origin=ErrorDomain.DOMAIN,
+                )
+            seen.add((controller.type, controller.index))
+
+    def pci_models(self) -> list[str | None]:
+        """The model of each PCI controller, by index; None where one is missing below another."""
+        models = {c.index: c.model for c in self._controllers() if c.type == "pci"}
+        return [models.get(index) for index in range(max(models, default=-1) + 1)]
+
+    def usb_ports(self) -> dict[int, int]:
+        """How many devices fit on each USB controller, by index."""
+        # libvirt: virDomainUSBAddressSetAddController leaves companions out
+        return {c.index: c.usb_ports for c in self._controllers() if c.usb_ports}
+
+    def virtio_serial_ports(self) -> dict[int, int | None]:
+        """How many ports each virtio-serial controller has, by index; None for as many as it can."""
+        return {c.index: c.ports for c in self._controllers() if c.type == "virtio-serial"}
+
+    def _controllers(self) -> list[Controller]:
+        return [device for device in self.devices.all if isinstance(device, Controller)]
 
     def copy(self) -> Domain:
         """A copy that shares nothing with this one."""

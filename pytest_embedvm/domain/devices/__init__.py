@@ -8,6 +8,7 @@ from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.devices.console import Console
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.devices.hub import Hub
 from pytest_embedvm.domain.devices.parallel import Parallel
 from pytest_embedvm.domain.devices.rng import Rng
 from pytest_embedvm.domain.devices.serial import Serial
@@ -19,5 +20,6 @@ KINDS: Final[dict[str, type[Device]]] = {
     "parallel": Parallel,
     "console": Console,
     "channel": Channel,
+    "hub": Hub,
     "rng": Rng,
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
+from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
-from pytest_embedvm.domain.addresses.shapes import AddressSlot
+from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Json, Part
@@ -19,7 +21,41 @@ if TYPE_CHECKING:
 #: What a device plugs into. `pcie`: a PCI Express endpoint where the machine has such ports, a conventional slot
 #: where not (libvirt: qemuDomainDeviceCalculatePCIConnectFlags, "virtioFlags"); `pci`: a conventional device;
 #: `pcie-root`: one that is integrated into the root complex.
-Bus = Literal["pcie", "pci", "pcie-root", "drive", "virtio-serial", "usb", "isa"]
+#: `for …`: a place that takes a PCI controller of that model.
+Bus = Literal[
+    "pcie", "pci", "pcie-root", "drive", "virtio-serial", "usb", "isa",
+    "for pci-bridge", "for pci-expander-bus", "for pcie-expander-bus", "for dmi-to-pci-bridge",
+    "for pcie-to-pci-bridge", "for pcie-root-port", "for pcie-switch-upstream-port", "for pcie-switch-downstream-port",
+]  # fmt: skip
+
+
+class PciTurn(IntEnum):
+    """Whose turn it is when PCI addresses are given (libvirt: qemuDomainAssignDevicePCISlots)."""
+
+    PCI_CONTROLLER = auto()
+    FILESYSTEM = auto()
+    INTERFACE = auto()
+    SOUND = auto()
+    CONTROLLER = auto()
+    DISK = auto()
+    HOSTDEV = auto()
+    MEMBALLOON = auto()
+    RNG = auto()
+    WATCHDOG = auto()
+    VIDEO = auto()
+    SHMEM = auto()
+    INPUT = auto()
+    SERIAL = auto()
+    IOMMU = auto()
+    VSOCK = auto()
+    MEMORY = auto()
+    CRYPTO = auto()
+    PANIC = auto()
+    LAST = auto()
+
+
+#: The command line's turn of what nothing plugs into.
+PLUGGED_IN: Final = 100
 
 #: What `<boot dev='…'/>` calls a device.
 BootClass = Literal["hd", "cdrom", "fd", "network"]
@@ -36,7 +72,17 @@ class Context:
     @property
     def is_q35(self) -> bool:
         """Whether the machine's root bus is PCI Express."""
-        return self.domain.os.machine_family in ("q35", "virt")
+        return self.chipset.is_express
+
+    @property
+    def chipset(self) -> Chipset:
+        """What the machine type has built in."""
+        return chipset(self.domain.os.machine_family)
+
+    @property
+    def has_display(self) -> bool:
+        """Whether somebody can look at the machine: then it gets a video card, a mouse and a keyboard unasked."""
+        return any(device.is_display for device in self.domain.devices.all)
 
     def controller_alias(self, kind: str, index: int) -> str:
         """The alias of the controller of this KIND and INDEX, which is also QEMU's name for its bus."""
@@ -64,14 +110,23 @@ class Device:
 
     #: The word before the number in its alias (libvirt: qemu_alias.c).
     alias_prefix: ClassVar[str]
+    #: The first port of a virtio-serial controller it may have; 0 is for consoles.
+    first_port: ClassVar[int] = 1
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
-        """Devices that libvirt adds to a domain which does not name them, seen before any is completed."""
+        """Devices of this kind that libvirt adds to the domain unasked, seen before any is completed."""
         return ()
+
+    def arrange(self, devices: list[Device]) -> None:
+        """Take its place among DEVICES of its kind, which stand before it in the document; last, unless it knows."""
+        devices.append(self)
+
+    def prepare(self, context: Context) -> None:
+        """Fill in what decides which devices are added unasked: called first, in the order of `arrange()`."""
 
     def complete(self, context: Context) -> None:
         """Fill in what the user left open and libvirt fills in: models, MAC addresses, controllers' indexes."""
@@ -84,7 +139,7 @@ class Device:
         """
 
     def settle(self, context: Context) -> None:
-        """Take over what other devices have been given; called last, when all have aliases and addresses."""
+        """Fill in what follows from aliases and addresses, its own and others'; called last."""
 
     def forget_live(self) -> None:
         """Drop what only a running domain has (libvirt: VIR_DOMAIN_XML_INACTIVE); the alias is dropped by others."""
@@ -109,8 +164,43 @@ class Device:
         """Its `<boot order='…'/>`, for kinds that have one."""
         return None
 
+    @property
+    def command_line_turn(self) -> int:
+        """What others plug into stands before them on the command line: it has a lower number than theirs."""
+        return PLUGGED_IN
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        """When it gets its PCI address; kinds on PCI say so."""
+        return PciTurn.LAST
+
+    @property
+    def usb_ports(self) -> int:
+        """How many USB devices it has room for."""
+        return 0
+
+    @property
+    def pci_function(self) -> int | None:
+        """The function it must have in its slot; None for any."""
+        return None
+
+    @property
+    def pci_slot_mates(self) -> str | None:
+        """A name for those who share one slot with it; None for nobody."""
+        return None
+
+    def seat(self, chipset: Chipset) -> Seat | None:
+        """Where on this board it belongs; None for anywhere."""
+        return None
+
+    def needed_controllers(self) -> Iterable[tuple[str, int]]:
+        """Type and index of the controllers that libvirt adds for it where they are missing."""
+        if self.bus == "virtio-serial":
+            address = self.address
+            yield "virtio-serial", address.controller if isinstance(address, VirtioSerialAddress) else 0
+
     def own_alias(self, number: int) -> str:
-        """Its alias, if NUMBER is the first that is free for its prefix."""
+        """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number."""
         return f"{self.alias_prefix}{number}"
 
     def parts(self, context: Context) -> Iterable[Part]:

@@ -3,41 +3,317 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Final, Literal, cast
 
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
-from pytest_embedvm.errors import ConfigUnsupported
-from pytest_embedvm.qemu.parts import DevicePart, Part
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses.chipset import Chipset, Seat
+from pytest_embedvm.domain.addresses.shapes import PciAddress
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
+from pytest_embedvm.domain.devices._controller_models import (
+    COMPANIONS,
+    DEFAULT_PCI_NAMES,
+    MODELS,
+    ROOTS,
+    USB_PORTS,
+    XHCI,
+    XHCI_MAX_PORTS,
+    driver,
+)
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
+from pytest_embedvm.qemu.parts import DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At
-from pytest_embedvm.xml.scalars import Refusal, Whole
+from pytest_embedvm.xml.scalars import OnOff, Whole
+
+#: libvirt: qemuBuildControllersCommandLine's contOrder
+_COMMAND_LINE_TURNS: Final = ("pci", "usb", "scsi", "ide", "sata", "virtio-serial", "ccid", "fdc")
+
+
+ControllerType = Literal["ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"]
 
 
 @dataclass(kw_only=True)
 class Controller(Device):
     alias_prefix: ClassVar[str] = "controller"
 
-    type: Annotated[
-        Literal["ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"],
-        Refusal("Unknown controller type '{}'", ConfigUnsupported),
-    ]
+    type: ControllerType = "ide"
     index: int = -1
     model: str | None = None
+    ports: int | None = None
+    vectors: int | None = None
+    queues: Annotated[int | None, At("driver/@queues")] = None
+    cmd_per_lun: Annotated[int | None, At("driver/@cmd_per_lun")] = None
+    max_sectors: Annotated[int | None, At("driver/@max_sectors")] = None
+    ioeventfd: Annotated[bool | None, At("driver/@ioeventfd"), OnOff()] = None
     model_name: Annotated[str | None, At("model/@name")] = None
+    chassis_number: Annotated[int | None, At("target/@chassisNr")] = None
     chassis: Annotated[int | None, At("target/@chassis")] = None
     port: Annotated[int | None, At("target/@port"), Whole(digits=1)] = None
+    bus_number: Annotated[int | None, At("target/@busNr")] = None
+    hotplug: Annotated[bool | None, At("target/@hotplug"), OnOff()] = None
+    alias: Annotated[str | None, At("alias/@name")] = None
+    start_port: Annotated[int | None, At("master/@startport")] = None
+    #: Part of the board: it has a place and a name, and QEMU needs not be told of it.
+    is_builtin: bool = field(default=False, metadata={"xml": False})
+
+    @classmethod
+    def implied(cls, context: Context) -> Iterable[Device]:
+        # libvirt: qemuDomainDefAddDefaultDevices
+        there = [d for d in context.domain.devices.all if isinstance(d, cls)]
+        chipset = context.chipset
+        usb = next((m for m in chipset.usb_models if context.capabilities.has_device(driver("usb", m))), None)
+        if usb and not any(d.type == "usb" for d in there):
+            yield cls(type="usb", index=0, model=usb)
+        for kind in chipset.implicit:
+            if not any((d.type, d.index) == (kind, 0) for d in there):
+                yield cls(type=cast("ControllerType", kind), index=0)
+        if chipset.root and not any((d.type, d.index) == ("pci", 0) for d in there):
+            yield cls(type="pci", index=0, model=chipset.root)
+
+    def arrange(self, devices: list[Device]) -> None:
+        # libvirt: virDomainControllerInsertPreAlloced: by index within a type, those without one last
+        def comes_after(other: Device) -> bool:
+            if not isinstance(other, Controller) or other.type != self.type or self.index == -1:
+                return False
+            if other.index == self.index:
+                return other.start_port is not None and self.start_port is None
+            return other.index == -1 or other.index > self.index
+
+        same = [i for i, d in enumerate(devices) if isinstance(d, Controller) and d.type == self.type]
+        place = next((i for i in same if comes_after(devices[i])), same[-1] + 1 if same else len(devices))
+        devices.insert(place, self)
+
+    def prepare(self, context: Context) -> None:
+        if self.index == -1:
+            self.index = self._free_index(context)
+
+    def complete(self, context: Context) -> None:
+        builtin = context.chipset.builtin.get(self.type)
+        if self.model is None:
+            self.model = self._default_model(context)
+        self.is_builtin = (
+            self.index == 0 and builtin is not None and self.model in builtin.models and self.type != "usb"
+        )
+
+    def _free_index(self, context: Context) -> int:
+        # libvirt: virDomainAssignControllerIndexes
+        others = [d for d in context.domain.devices.all if isinstance(d, Controller) and d.type == self.type]
+        if self.model in COMPANIONS:
+            begun = [d.index for d in others if d.model in COMPANIONS and d.index >= 0]
+            if begun and not any((d.index, d.model) == (begun[-1], self.model) for d in others):
+                return begun[-1]
+        taken = {d.index for d in others}
+        return next(i for i in range(len(taken) + 1) if i not in taken)
+
+    def _default_model(self, context: Context) -> str | None:
+        # libvirt: qemuDomainControllerDefPostParse, qemuDomainDefaultSCSIControllerModel
+        if self.type == "usb" and context.capabilities.has_device("piix3-usb-uhci"):
+            return "piix3-uhci"
+        if self.type == "scsi":
+            return "lsilogic" if context.capabilities.has_device("lsi53c895a") else "virtio-scsi"
+        return context.chipset.root if self.type == "pci" and self.index == 0 else None
+
+    def check(self, context: Context) -> None:
+        _check_model(self)
+        if self.type == "pci":
+            _check_pci(self, context)
+        elif self.type == "ide":
+            _check_ide(self, context)
+        elif self.type == "fdc" and self.index:
+            raise InternalError("Only 1 fdc controller is supported", origin=ErrorDomain.QEMU)
+        if self.type == "usb":
+            _check_usb(self)
+        self._check_driver()
+        name = self._driver(context)
+        if name and name != "lsi" and not self.is_builtin:  # "lsi" is an alias of lsi53c895a
+            context.capabilities.require_device(name)
+
+    def _check_driver(self) -> None:
+        # libvirt: qemuValidateDomainDeviceDefControllerSCSI
+        virtio = self.type == "scsi" and (self.model or "").startswith("virtio")
+        for option in ("queues", "cmd_per_lun", "max_sectors", "ioeventfd"):
+            if getattr(self, option) is not None and not virtio:
+                raise ConfigUnsupported(
+                    f"'{option}' is only supported by virtio-scsi controller", origin=ErrorDomain.QEMU
+                )
 
     @property
     def bus(self) -> Bus | None:
-        return "pcie"
+        # libvirt: qemuDomainDeviceCalculatePCIConnectFlags
+        if self.type in ("fdc", "ccid") or self.model in ("none", *ROOTS):
+            return None
+        if self.type == "pci":
+            return cast("Bus", f"for {self.model}")
+        express = self.type == "virtio-serial" or self.model in (*XHCI, "virtio-scsi", "virtio-non-transitional")
+        return "pcie" if express and self.model != "virtio-transitional" else "pci"
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.PCI_CONTROLLER if self.type == "pci" else PciTurn.CONTROLLER
+
+    @property
+    def pci_function(self) -> int | None:
+        return COMPANIONS.get(self.model or "")
+
+    @property
+    def pci_slot_mates(self) -> str | None:
+        return f"usb{self.index}" if self.model in COMPANIONS else None
+
+    def seat(self, chipset: Chipset) -> Seat | None:
+        builtin = chipset.builtin.get(self.type)
+        if builtin and self.index == 0 and self.model in builtin.models:
+            return Seat((builtin.place,), sentence=builtin.sentence)
+        if self.model == "ich9-uhci1":
+            return chipset.usb2
+        return chipset.bridge if self.model == "dmi-to-pci-bridge" else None
+
+    @property
+    def command_line_turn(self) -> int:
+        return _COMMAND_LINE_TURNS.index(self.type) if self.type in _COMMAND_LINE_TURNS else 0
+
+    @property
+    def usb_ports(self) -> int:
+        """The ports a USB controller has for devices; none for one that only helps another."""
+        # libvirt: virDomainUSBAddressControllerModelToPorts
+        if self.type != "usb":
+            return 0
+        return self.ports if self.model in XHCI and self.ports else USB_PORTS.get(self.model or "", 0)
 
     def own_alias(self, number: int) -> str:
         # libvirt: qemuAssignDeviceControllerAlias
         if self.type == "pci":
-            return "pcie.0" if self.model == "pcie-root" else f"pci.{self.index}"
-        return f"{self.type}{self.index}"
+            return f"pcie.{self.index}" if self.model == "pcie-root" else f"pci.{self.index}"
+        if self.is_builtin:
+            return "ide"
+        return "usb" if self.type == "usb" and not self.index else f"{self.type}{self.index}"
+
+    def settle(self, context: Context) -> None:
+        # libvirt: qemuDomainAssignPCIAddresses, qemuDomainPCIControllerSetDefaultModelName
+        if self.type != "pci":
+            return
+        self.model_name = self.model_name or DEFAULT_PCI_NAMES.get(self.model or "")
+        address = self.address if isinstance(self.address, PciAddress) else PciAddress()
+        slot = address.slot or 0
+        if self.model == "pci-bridge":
+            self.chassis_number = self.index if self.chassis_number is None else self.chassis_number
+            if self.index <= address.bus:
+                raise ConfigUnsupported(
+                    f"PCI controller at index {self.index} (0x{self.index:02x}) has bus='0x{address.bus:02x}', "
+                    "but index must be larger than bus",
+                    origin=ErrorDomain.QEMU,
+                )
+        elif self.model in ("pcie-root-port", "pcie-switch-downstream-port"):
+            self.chassis = self.index if self.chassis is None else self.chassis
+            port = (slot << 3) + address.function if self.model == "pcie-root-port" else slot
+            self.port = port if self.port is None else self.port
+        elif self.model in ("pci-expander-bus", "pcie-expander-bus") and self.bus_number is None:
+            self.bus_number = self._free_bus_number(context)
+
+    def _free_bus_number(self, context: Context) -> int:
+        # libvirt: qemuDomainAddressFindNewBusNr
+        given = [d.bus_number for d in context.domain.devices.all if isinstance(d, Controller)]
+        lowest = min((number for number in given if number is not None), default=256)
+        if lowest <= 2:
+            raise ConfigUnsupported(
+                "No free busNr lower than current lowest busNr is available to auto-assign to bus "
+                f"{self.index}. Must be manually assigned",
+                origin=ErrorDomain.QEMU,
+            )
+        return lowest - 2
 
     def parts(self, context: Context) -> Iterable[Part]:
-        if self.model in ("pcie-root", "pci-root"):
+        name = self._driver(context)
+        if name is None or self.is_builtin:
             return
-        yield DevicePart({"driver": self.model, "id": self.id} | self.place(context))
+        if self.type == "fdc":
+            yield DevicePart({"driver": name})
+            return
+        # libvirt: qemuBuildControllerDevProps
+        identity: dict[str, Json] = {"id": self.id}
+        if self.type == "usb" and self.start_port is not None:
+            identity = {"masterbus": f"{self.id}.0", "firstport": self.start_port}
+        yield DevicePart({"driver": name} | self._options() | identity | self._driver_options() | self.place(context))
+
+    def _driver(self, context: Context) -> str | None:
+        """QEMU's device; None where there is nothing to add."""
+        if self.model == "none" or self.model in ROOTS or (self.type == "fdc" and not context.is_q35):
+            return None
+        return self.model_name if self.type == "pci" and self.model_name else driver(self.type, self.model)
+
+    def _options(self) -> dict[str, Json]:
+        """What stands before the id on the command line."""
+        xhci = self.type == "usb" and self.model in XHCI and self.ports
+        options: dict[str, Json | None] = {
+            "p2": self.ports if xhci else None,
+            "p3": self.ports if xhci else None,
+            "port": self.port,
+            "chassis": self.chassis,
+            "chassis_nr": self.chassis_number,
+            "bus_nr": self.bus_number,
+            "hotplug": self.hotplug,
+            "ioeventfd": self.ioeventfd,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _driver_options(self) -> dict[str, Json]:
+        serial = self.type == "virtio-serial"
+        options: dict[str, Json | None] = {
+            "num_queues": self.queues,
+            "cmd_per_lun": self.cmd_per_lun,
+            "max_sectors": self.max_sectors,
+            "max_ports": self.ports if serial else None,
+            "vectors": self.vectors if serial else None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_model(controller: Controller) -> None:
+    models = MODELS.get(controller.type)
+    if models is None:
+        raise ConfigUnsupported(f"controller type '{controller.type}' is not supported by this driver")
+    if controller.model is not None and controller.model not in models:
+        raise ConfigUnsupported(f"Unknown model type '{controller.model}'")  # libvirt: virDomainControllerDefParseXML
+    if controller.model is not None and not models[controller.model] and controller.model not in ("none", *ROOTS):
+        raise ConfigUnsupported(f"Unsupported controller model: {controller.model}", origin=ErrorDomain.QEMU)
+
+
+def _check_pci(controller: Controller, context: Context) -> None:
+    # libvirt: virDomainDefPostParse's PCI controllers, qemuValidateDomainDeviceDefControllerPCI
+    root, model, index = context.chipset.root, controller.model, controller.index
+    if model is None:
+        raise InternalError("PCI controller model was not set correctly", origin=ErrorDomain.DOMAIN)
+    if root and index == 0 and model != root:
+        raise XMLError(
+            f"The PCI controller with index='0' must be model='{root}' for this machine type, "
+            f"but model='{model}' was found instead",
+            origin=ErrorDomain.QEMU,
+        )
+    if index and model in ROOTS:
+        raise XMLError("pci-root and pcie-root controllers should have index 0", origin=ErrorDomain.QEMU)
+
+
+def _check_ide(controller: Controller, context: Context) -> None:
+    # libvirt: qemuValidateDomainDeviceDefControllerIDE
+    if "ide" not in context.chipset.builtin:
+        raise ConfigUnsupported(
+            "IDE controllers are unsupported for this QEMU binary or machine type", origin=ErrorDomain.QEMU
+        )
+    if controller.index:
+        raise ConfigUnsupported(
+            "Only a single IDE controller is supported for this machine type", origin=ErrorDomain.QEMU
+        )
+
+
+def _check_usb(controller: Controller) -> None:
+    # libvirt: qemuValidateDomainDeviceDefControllerUSB, qemuBuildUSBControllerDevStr
+    ports, model = controller.ports, controller.model
+    if ports is None:
+        return
+    if model not in XHCI:
+        raise ConfigUnsupported(
+            f"usb controller type '{model}' doesn't support 'ports' with this QEMU binary", origin=ErrorDomain.QEMU
+        )
+    if ports > XHCI_MAX_PORTS:
+        raise ConfigUnsupported(
+            f"'{model}' controller only supports up to '{XHCI_MAX_PORTS}' ports", origin=ErrorDomain.QEMU
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import pci_driver
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.qemu.parts import DevicePart, Json, ObjectPart, Part
 from pytest_embedvm.xml.mapping import At
@@ -35,6 +35,10 @@ class Rng(Device):
     @property
     def bus(self) -> Bus:
         return "pcie" if self.model == "virtio" else "pci"
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.RNG
 
     def complete(self, context: Context) -> None:
         if self.backend == "random" and not (self.source or "").strip():

@@ -1,0 +1,69 @@
+"""Ports of virtio-serial controllers (libvirt: virDomainVirtioSerialAddrSet)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
+from pytest_embedvm.domain.devices._base import Context, Device
+from pytest_embedvm.errors import XMLError
+
+#: libvirt: VIR_DOMAIN_DEFAULT_VIRTIO_SERIAL_PORTS, one of which is for a console
+PORTS: Final = 31
+
+
+def assign(context: Context, add_controller: Callable[[int], object]) -> None:
+    """Give every channel a port; a console without an address only keeps one free, QEMU finds it.
+
+    :raise XMLError: when a port the user chose is taken or not there.
+    """
+    free = _Free(context, add_controller)
+    devices = [device for device in context.domain.devices.all if device.bus == "virtio-serial"]
+    for device in devices:
+        if isinstance(device.address, VirtioSerialAddress) and device.address.port:
+            free.take(device.address.controller, device.address.port)
+    for device in sorted(devices, key=lambda device: device.first_port):
+        if isinstance(device.address, VirtioSerialAddress) and device.address.port:
+            continue
+        found = free.next(device)
+        if device.first_port:
+            device.address = found
+
+
+class _Free:
+    """The ports of each controller that are not taken."""
+
+    def __init__(self, context: Context, add_controller: Callable[[int], object]) -> None:
+        self._ports = {i: set(range(ports or PORTS)) for i, ports in context.domain.virtio_serial_ports().items()}
+        self._add_controller = add_controller
+
+    def take(self, controller: int, port: int) -> None:
+        if controller not in self._ports:
+            raise XMLError(f"virtio serial controller {controller} is missing", origin=ErrorDomain.DOMAIN)
+        if port not in self._ports[controller]:
+            raise XMLError(
+                f"virtio serial controller {controller} does not have port {port}"
+                if port >= PORTS
+                else f"virtio serial port {port} on controller {controller} is already occupied",
+                origin=ErrorDomain.DOMAIN,
+            )
+        self._ports[controller].remove(port)
+
+    def next(self, device: Device) -> VirtioSerialAddress:
+        wanted = device.address
+        among = [wanted.controller] if isinstance(wanted, VirtioSerialAddress) else sorted(self._ports)
+        for index in among:
+            usable = [port for port in sorted(self._ports.get(index, ())) if port >= device.first_port]
+            if usable:
+                self.take(index, usable[0])
+                return VirtioSerialAddress(controller=index, port=usable[0])
+        if isinstance(wanted, VirtioSerialAddress):
+            raise XMLError(
+                f"Unable to find a free port on virtio-serial controller {wanted.controller}", origin=ErrorDomain.DOMAIN
+            )
+        new = next(i for i in range(len(self._ports) + 1) if i not in self._ports)
+        self._add_controller(new)
+        self._ports[new] = set(range(PORTS))
+        return self.next(device)

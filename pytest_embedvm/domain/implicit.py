@@ -1,0 +1,59 @@
+"""What libvirt adds to a domain unasked: default devices, and the controllers that others plug into."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pytest_embedvm.domain.addresses import pci, usb, virtio_serial
+from pytest_embedvm.domain.devices import KINDS
+from pytest_embedvm.domain.devices._base import Context, Device
+from pytest_embedvm.domain.devices.controller import Controller, ControllerType
+from pytest_embedvm.domain.devices.hub import Hub
+
+#: libvirt: virDomainDefAddImplicitControllers
+_ORDER = ("scsi", "fdc", "ide", "sata", "virtio-serial")
+
+
+def arrange(context: Context) -> None:
+    """Put the devices in the order in which libvirt keeps them: by kind, and by what the kind says."""
+    devices = context.domain.devices
+    kinds: dict[type[Device], list[Device]] = {kind: [] for kind in KINDS.values()}
+    for device in devices.all:
+        device.arrange(kinds[type(device)])
+    devices.all = [device for kind in kinds.values() for device in kind]
+    for device in devices.all:
+        device.prepare(context)
+
+
+def add_devices(context: Context) -> None:
+    """Add what a domain has though nobody wrote it: USB, a PCI root, a memory balloon."""
+    for kind in KINDS.values():
+        context.domain.devices.all.extend(kind.implied(context))
+
+
+def add_controllers(context: Context) -> None:
+    """Add the controllers that disks and channels sit on, up to the highest index that is needed."""
+    needed = [need for device in context.domain.devices.all for need in device.needed_controllers()]
+    for kind in sorted({kind for kind, _ in needed}, key=_ORDER.index):
+        for index in range(max(i for k, i in needed if k == kind) + 1):
+            if not context.domain.has_controller(kind, index):
+                add_controller(context, kind, index)
+
+
+def add_controller(context: Context, kind: str, index: int, model: str | None = None) -> Controller:
+    """Append a controller, completed."""
+    controller = Controller(type=cast("ControllerType", kind), index=index, model=model)
+    context.domain.devices.all.append(controller)
+    controller.complete(context)
+    return controller
+
+
+def assign_addresses(context: Context) -> None:
+    """Give every device its address, and add what this takes.
+
+    :raise XMLError: when an address the user chose is taken, or cannot be.
+    """
+    # libvirt: qemuDomainAssignAddresses
+    virtio_serial.assign(context, lambda index: add_controller(context, "virtio-serial", index))
+    pci.assign(context, lambda model, index: add_controller(context, "pci", index, model))
+    usb.assign(context, lambda: context.domain.devices.all.append(Hub(type="usb")))
