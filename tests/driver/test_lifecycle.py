@@ -245,9 +245,9 @@ async def test_qemu_that_does_not_start_says_why(embed: OpenDriver, tmp_path: Pa
 async def test_a_start_that_is_cancelled_leaves_nothing(embed: OpenDriver, tmp_path: Path) -> None:
     async with embed() as driver:
         machine = await driver.define_xml(tiny.xml(tmp_path))
-        for _ in range(20):  # wherever it is interrupted
+        for turns in range(20):  # wherever it is interrupted
             task = asyncio.create_task(machine.create())
-            for _ in range(_):
+            for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

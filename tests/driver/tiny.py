@@ -59,6 +59,7 @@ def firmware() -> bytes:
 
 def xml(directory: Path, name: str = "a", *, number: int = 1, extra: str = "", arguments: tuple[str, ...] = ()) -> str:
     """A domain that runs it, with COM1 on a socket in DIRECTORY."""
+    directory.mkdir(parents=True, exist_ok=True)
     rom = directory / "tiny.fd"
     if not rom.exists():
         rom.write_bytes(firmware())
