@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.qemu.parts import Json
@@ -53,3 +53,9 @@ class VirtioOptions:
 def given(props: Mapping[str, Json]) -> dict[str, Json]:
     """PROPS without those that are None."""
     return {name: value for name, value in props.items() if value is not None}
+
+
+def pci_bus(model: str | None) -> Literal["pcie", "pci"]:
+    """What a virtio device of libvirt's MODEL plugs into: a transitional one is a conventional PCI device."""
+    # libvirt: qemuDomainDeviceCalculatePCIConnectFlags
+    return "pci" if model == "virtio-transitional" else "pcie"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
+from pytest_embedvm.domain.backends.source import NeededFile
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Json, Part
@@ -202,6 +203,14 @@ class Device:
     def own_alias(self, number: int) -> str:
         """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number."""
         return f"{self.alias_prefix}{number}"
+
+    def needed_files(self) -> Iterable[NeededFile]:
+        """The files and block devices of the host that have to be there when the domain starts."""
+        return ()
+
+    def without_medium(self) -> Device | None:
+        """What is left of it when its medium is not there and the domain is to start all the same; None for nothing."""
+        return self
 
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""
