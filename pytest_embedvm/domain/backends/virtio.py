@@ -59,3 +59,14 @@ def pci_bus(model: str | None) -> Literal["pcie", "pci"]:
     """What a virtio device of libvirt's MODEL plugs into: a transitional one is a conventional PCI device."""
     # libvirt: qemuDomainDeviceCalculatePCIConnectFlags
     return "pci" if model == "virtio-transitional" else "pcie"
+
+
+@dataclass(kw_only=True)
+class WithDriver:
+    """A `<driver>` of virtio options: as a base before `Device` it is written before `<address>`, else after it."""
+
+    driver: VirtioOptions | None = None
+
+    def virtio_props(self) -> dict[str, Json]:
+        """QEMU's properties of the options that are set."""
+        return self.driver.virtio_props() if self.driver else {}

@@ -150,6 +150,10 @@ class Device:
         """What it plugs into; None for what has no address."""
         return None
 
+    def cpu_props(self, context: Context) -> dict[str, Json]:
+        """Properties of -cpu that this device is made of."""
+        return {}
+
     @property
     def is_display(self) -> bool:
         """Whether it is a way to see the guest's screen, so that QEMU needs no `-display none`."""
@@ -200,8 +204,11 @@ class Device:
             address = self.address
             yield "virtio-serial", address.controller if isinstance(address, VirtioSerialAddress) else 0
 
-    def own_alias(self, number: int) -> str:
-        """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number."""
+    def own_alias(self, number: int) -> str | None:
+        """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number.
+
+        None for a kind that libvirt gives no alias.
+        """
         return f"{self.alias_prefix}{number}"
 
     def needed_files(self) -> Iterable[NeededFile]:
