@@ -133,9 +133,7 @@ class VM:
         """
         return self.read_bytes(path, timeout=timeout).decode()
 
-    def write_bytes(
-        self, path: str, data: bytes, mode: int | None = None, *, timeout: float = files.TIMEOUT_S
-    ) -> None:
+    def write_bytes(self, path: str, data: bytes, mode: int | None = None, *, timeout: float = files.TIMEOUT_S) -> None:
         """Make the guest's file PATH hold DATA.
 
         :param mode: its permissions; without it they stay as they are, and a new file has 0644.
