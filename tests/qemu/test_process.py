@@ -13,6 +13,7 @@ import pytest
 
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.qemu.process import Process
+from tests.qemu.counting import open_descriptors
 
 FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
 
@@ -95,10 +96,10 @@ def test_a_file_that_is_no_program(tmp_path: Path) -> None:
 def test_waiting_leaves_no_descriptor_open() -> None:
     async def main() -> None:
         await Process.spawn(["true"]).wait()  # what is opened once is open now
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(5):
             await Process.spawn(["true"]).wait()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
     asyncio.run(main())
 
@@ -118,6 +119,7 @@ def test_the_signal_it_gets_when_its_parent_is_gone(outlives: bool, number: int)
 PARENT = """
 import asyncio, signal
 from pytest_embedvm.qemu.process import Process
+from tests.qemu.counting import open_descriptors
 
 async def main():
     print(Process.spawn(["sleep", "1000"]).pid, flush=True)
