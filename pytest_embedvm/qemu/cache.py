@@ -192,6 +192,7 @@ class ProbeCache:
         if answer := _read(question, path):
             return answer
         try:
+            make_private_directory(self.directory.parent)
             make_private_directory(self.directory)
             lock = filelock.FileLock(path.with_suffix(".lock"), mode=PRIVATE_FILE, thread_local=False)
             await _acquire(lock, question.binary)

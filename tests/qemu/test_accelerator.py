@@ -197,8 +197,7 @@ def test_a_cpu_that_does_not_exist_is_quoted(tmp_path: Path) -> None:
 
 
 def test_a_hung_program_is_gone_after_its_deadline() -> None:
-    asked = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
-    outcome = asyncio.run(run([sys.executable, "-I", "-S", "-c", asked], 2))
+    outcome = asyncio.run(run(["sh", "-c", "echo $$; exec sleep 1000"], 1))
     assert outcome.status is None
     with pytest.raises(ProcessLookupError):
         os.kill(int(outcome.output), 0)
@@ -222,8 +221,8 @@ def test_the_loop_program_measures_this_host() -> None:
 def test_this_hosts_kvm_is_not_taken_unless_it_beats_tcg() -> None:
     """The second step alone, which a slow KVM must not survive either."""
     found = asyncio.run(module._compare(find_binary(), {}))
-    faster = found.figures["kvm_firmware_ms"] < found.figures["tcg_firmware_ms"]
-    assert found.name == "tcg" if not faster else found.name in ("kvm", "tcg")
+    faster = found.figures.get("kvm_firmware_ms", float("inf")) < found.figures["tcg_firmware_ms"]
+    assert found.name == ("kvm" if faster else "tcg")
     if found.name == "tcg":
         assert "KVM" in found.reason
         assert not found.cpu_host_usable
