@@ -36,6 +36,7 @@ _VOLATILE: Final = frozenset(
 )
 
 _logger = logging.getLogger("pytest_embedvm")
+_warned = False
 
 
 @dataclass(frozen=True)
@@ -272,9 +273,6 @@ def _warn_unwritable(directory: Path, error: OSError) -> None:
     if not _warned:
         _warned = True
         _logger.warning("the cache %s cannot be written, answers are kept in memory only: %s", directory, error)
-
-
-_warned = False
 
 
 def default_cache_dir() -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -117,12 +118,11 @@ def test_the_signal_it_gets_when_its_parent_is_gone(outlives: bool, number: int)
 
 
 PARENT = """
-import asyncio, signal
+import asyncio, sys
 from pytest_embedvm.qemu.process import Process
-from tests.qemu.counting import open_descriptors
 
 async def main():
-    print(Process.spawn(["sleep", "1000"]).pid, flush=True)
+    Process.spawn(["sh", "-c", "echo $$; exec sleep 1000"], output=sys.stdout)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -132,11 +132,13 @@ asyncio.run(main())
 def test_it_dies_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
-        child = os.pidfd_open(int(parent.stdout.readline()))
+        child = os.pidfd_open(int(parent.stdout.readline()))  # said by the child itself: the signal is set
         try:
             parent.kill()
             poll = select.poll()
             poll.register(child, select.POLLIN)
             assert poll.poll(10_000), "the child is still alive 10 s after its parent was killed"
         finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
             os.close(child)
