@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
+
+#: libvirt: virDomainControllerPCIModelName
+PciName = Literal[
+    "none", "pci-bridge", "i82801b11-bridge", "ioh3420", "x3130-upstream", "xio3130-downstream", "pxb", "pxb-pcie",
+    "pcie-root-port", "spapr-pci-host-bridge", "pcie-pci-bridge",
+]  # fmt: skip
 
 #: Controllers that are the board: nothing is added for them.
 ROOTS: Final = ("pci-root", "pcie-root")
@@ -11,20 +17,25 @@ ROOTS: Final = ("pci-root", "pcie-root")
 XHCI_MAX_PORTS: Final = 15
 XHCI: Final = ("nec-xhci", "qemu-xhci")
 
+#: What `<model name='…'/>` says of a PCI controller unless the user does.
+DEFAULT_PCI_NAMES: Final[dict[str, PciName]] = {
+    "pci-bridge": "pci-bridge",
+    "dmi-to-pci-bridge": "i82801b11-bridge",
+    "pcie-to-pci-bridge": "pcie-pci-bridge",
+    "pcie-root-port": "pcie-root-port",
+    "pcie-switch-upstream-port": "x3130-upstream",
+    "pcie-switch-downstream-port": "xio3130-downstream",
+    "pci-expander-bus": "pxb",
+    "pcie-expander-bus": "pxb-pcie",
+}
+
 #: Type to libvirt's models to QEMU's device; an empty one is known to libvirt and not given here. None stands for no
 #: model (libvirt: virDomainControllerModel…TypeToString, qemuBuildUSBControllerDevStr, qemuBuildSCSIControllerDevStr).
 MODELS: Final[dict[str, dict[str | None, str]]] = {
     "pci": {
         "pci-root": "",
         "pcie-root": "",
-        "pci-bridge": "pci-bridge",
-        "dmi-to-pci-bridge": "i82801b11-bridge",
-        "pcie-to-pci-bridge": "pcie-pci-bridge",
-        "pcie-root-port": "pcie-root-port",
-        "pcie-switch-upstream-port": "x3130-upstream",
-        "pcie-switch-downstream-port": "xio3130-downstream",
-        "pci-expander-bus": "pxb",
-        "pcie-expander-bus": "pxb-pcie",
+        **{str(model): str(name) for model, name in DEFAULT_PCI_NAMES.items()},
     },
     "usb": {
         "piix3-uhci": "piix3-usb-uhci",
@@ -68,11 +79,11 @@ MODELS: Final[dict[str, dict[str | None, str]]] = {
     "fdc": {None: "isa-fdc"},
 }
 
-#: What `<model name='…'/>` says of a PCI controller unless the user does.
-DEFAULT_PCI_NAMES: Final = {str(model): name for model, name in MODELS["pci"].items() if name}
-
 #: The models of which a USB 2 controller is made, and the function each has in the slot they share.
 COMPANIONS: Final = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
+
+#: The models that help an ich9-ehci1, and the first of its ports they serve.
+START_PORTS: Final = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
 
 #: Ports that libvirt gives to devices (libvirt: virDomainUSBAddressControllerModelToPorts).
 USB_PORTS: Final = {

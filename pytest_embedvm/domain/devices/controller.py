@@ -9,27 +9,53 @@ from typing import Annotated, ClassVar, Final, Literal, cast
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat
 from pytest_embedvm.domain.addresses.shapes import PciAddress
+from pytest_embedvm.domain.backends.virtio import VirtioOptions, given
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._controller_models import (
     COMPANIONS,
     DEFAULT_PCI_NAMES,
     MODELS,
     ROOTS,
+    START_PORTS,
     USB_PORTS,
     XHCI,
     XHCI_MAX_PORTS,
+    PciName,
     driver,
 )
-from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
-from pytest_embedvm.qemu.parts import DevicePart, Json, Part
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError, XMLSyntaxError
+from pytest_embedvm.qemu.parts import DevicePart, Json, Part, option
 from pytest_embedvm.xml.mapping import At
-from pytest_embedvm.xml.scalars import OnOff, Whole
+from pytest_embedvm.xml.scalars import Memory, OnOff, Unsigned, Whole
 
 #: libvirt: qemuBuildControllersCommandLine's contOrder
 _COMMAND_LINE_TURNS: Final = ("pci", "usb", "scsi", "ide", "sata", "virtio-serial", "ccid", "fdc")
 
 
 ControllerType = Literal["ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"]
+
+
+#: QEMU's name of what libvirt calls otherwise.
+_SCSI_OPTIONS: Final = {
+    "num_queues": "queues",
+    "cmd_per_lun": "cmd_per_lun",
+    "max_sectors": "max_sectors",
+    "ioeventfd": "ioeventfd",
+}
+
+
+@dataclass(kw_only=True)
+class Driver(VirtioOptions):
+    """`<driver>`: how a virtio controller works."""
+
+    queues: int | None = None
+    cmd_per_lun: int | None = None
+    max_sectors: int | None = None
+    ioeventfd: Annotated[bool | None, OnOff()] = None
+
+    def scsi_props(self) -> dict[str, Json]:
+        """QEMU's properties of virtio-scsi."""
+        return given({name: getattr(self, ours) for name, ours in _SCSI_OPTIONS.items()})
 
 
 @dataclass(kw_only=True)
@@ -41,25 +67,23 @@ class Controller(Device):
     model: str | None = None
     ports: int | None = None
     vectors: int | None = None
-    queues: Annotated[int | None, At("driver/@queues")] = None
-    cmd_per_lun: Annotated[int | None, At("driver/@cmd_per_lun")] = None
-    max_sectors: Annotated[int | None, At("driver/@max_sectors")] = None
-    ioeventfd: Annotated[bool | None, At("driver/@ioeventfd"), OnOff()] = None
-    model_name: Annotated[str | None, At("model/@name")] = None
+    driver: Driver | None = None
+    pcihole64: Annotated[int | None, At("pcihole64"), Memory()] = None  # KiB
+    model_name: Annotated[PciName | None, At("model/@name")] = None
     chassis_number: Annotated[int | None, At("target/@chassisNr")] = None
     chassis: Annotated[int | None, At("target/@chassis")] = None
     port: Annotated[int | None, At("target/@port"), Whole(digits=1)] = None
     bus_number: Annotated[int | None, At("target/@busNr")] = None
     hotplug: Annotated[bool | None, At("target/@hotplug"), OnOff()] = None
     alias: Annotated[str | None, At("alias/@name")] = None
-    start_port: Annotated[int | None, At("master/@startport")] = None
+    start_port: Annotated[int | None, At("master/@startport"), Unsigned()] = None
     #: Part of the board: it has a place and a name, and QEMU needs not be told of it.
     is_builtin: bool = field(default=False, metadata={"xml": False})
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
         # libvirt: qemuDomainDefAddDefaultDevices
-        there = [d for d in context.domain.devices.all if isinstance(d, cls)]
+        there = _controllers(context)
         chipset = context.chipset
         usb = next((m for m in chipset.usb_models if context.capabilities.has_device(driver("usb", m))), None)
         if usb and not any(d.type == "usb" for d in there):
@@ -91,19 +115,26 @@ class Controller(Device):
         builtin = context.chipset.builtin.get(self.type)
         if self.model is None:
             self.model = self._default_model(context)
+        if self.start_port is None and self._has_master(context):
+            self.start_port = START_PORTS.get(self.model or "")
         self.is_builtin = (
             self.index == 0 and builtin is not None and self.model in builtin.models and self.type != "usb"
         )
 
     def _free_index(self, context: Context) -> int:
         # libvirt: virDomainAssignControllerIndexes
-        others = [d for d in context.domain.devices.all if isinstance(d, Controller) and d.type == self.type]
+        others = [c for c in _controllers(context) if c.type == self.type]
         if self.model in COMPANIONS:
-            begun = [d.index for d in others if d.model in COMPANIONS and d.index >= 0]
-            if begun and not any((d.index, d.model) == (begun[-1], self.model) for d in others):
-                return begun[-1]
+            here = next(i for i, d in enumerate(others) if d is self)
+            begun = others[here - 1] if here else self
+            if begun.model in COMPANIONS and not any((d.index, d.model) == (begun.index, self.model) for d in others):
+                return max(begun.index, 0)
         taken = {d.index for d in others}
         return next(i for i in range(len(taken) + 1) if i not in taken)
+
+    def _has_master(self, context: Context) -> bool:
+        """Whether the USB 2 controller that this one helps is there."""
+        return any((c.type, c.index, c.model) == ("usb", self.index, "ich9-ehci1") for c in _controllers(context))
 
     def _default_model(self, context: Context) -> str | None:
         # libvirt: qemuDomainControllerDefPostParse, qemuDomainDefaultSCSIControllerModel
@@ -123,18 +154,28 @@ class Controller(Device):
             raise InternalError("Only 1 fdc controller is supported", origin=ErrorDomain.QEMU)
         if self.type == "usb":
             _check_usb(self)
+            self._check_master(context)
         self._check_driver()
         name = self._driver(context)
         if name and name != "lsi" and not self.is_builtin:  # "lsi" is an alias of lsi53c895a
             context.capabilities.require_device(name)
 
+    def _check_master(self, context: Context) -> None:
+        if self.model not in START_PORTS or self._has_master(context):
+            return
+        if self.start_port is None and all(d.model != "ich9-ehci1" for d in _controllers(context)):
+            raise XMLSyntaxError("No master USB controller specified")  # libvirt: virDomainDefPostParseInternal's USB
+        raise InternalError("masterbus not found", origin=ErrorDomain.QEMU)  # libvirt: qemuBuildUSBControllerDevProps
+
     def _check_driver(self) -> None:
         # libvirt: qemuValidateDomainDeviceDefControllerSCSI
-        virtio = self.type == "scsi" and (self.model or "").startswith("virtio")
-        for option in ("queues", "cmd_per_lun", "max_sectors", "ioeventfd"):
-            if getattr(self, option) is not None and not virtio:
+        virtio = (self.model or "").startswith("virtio")
+        if self.driver and not virtio and self.type != "virtio-serial":
+            self.driver.check_absent()
+        for name in self.driver.scsi_props() if self.driver else ():
+            if self.type != "scsi" or not virtio:
                 raise ConfigUnsupported(
-                    f"'{option}' is only supported by virtio-scsi controller", origin=ErrorDomain.QEMU
+                    f"'{_SCSI_OPTIONS[name]}' is only supported by virtio-scsi controller", origin=ErrorDomain.QEMU
                 )
 
     @property
@@ -211,8 +252,8 @@ class Controller(Device):
 
     def _free_bus_number(self, context: Context) -> int:
         # libvirt: qemuDomainAddressFindNewBusNr
-        given = [d.bus_number for d in context.domain.devices.all if isinstance(d, Controller)]
-        lowest = min((number for number in given if number is not None), default=256)
+        numbers = [c.bus_number for c in _controllers(context)]
+        lowest = min((number for number in numbers if number is not None), default=256)
         if lowest <= 2:
             raise ConfigUnsupported(
                 "No free busNr lower than current lowest busNr is available to auto-assign to bus "
@@ -222,8 +263,12 @@ class Controller(Device):
         return lowest - 2
 
     def parts(self, context: Context) -> Iterable[Part]:
+        if self.pcihole64 is not None:
+            # libvirt: qemuBuildGlobalControllerCommandLine
+            host = "q35-pcihost" if self.model == "pcie-root" else "i440FX-pcihost"
+            yield option("-global", f"{host}.pci-hole64-size={self.pcihole64}K")
         name = self._driver(context)
-        if name is None or self.is_builtin:
+        if not name or self.is_builtin:
             return
         if self.type == "fdc":
             yield DevicePart({"driver": name})
@@ -244,27 +289,29 @@ class Controller(Device):
         """What stands before the id on the command line."""
         xhci = self.type == "usb" and self.model in XHCI and self.ports
         options: dict[str, Json | None] = {
+            **(self.driver.virtio_props() if self.driver else {}),
             "p2": self.ports if xhci else None,
             "p3": self.ports if xhci else None,
             "port": self.port,
             "chassis": self.chassis,
             "chassis_nr": self.chassis_number,
             "bus_nr": self.bus_number,
-            "hotplug": self.hotplug,
-            "ioeventfd": self.ioeventfd,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        return given(options)
 
     def _driver_options(self) -> dict[str, Json]:
         serial = self.type == "virtio-serial"
         options: dict[str, Json | None] = {
-            "num_queues": self.queues,
-            "cmd_per_lun": self.cmd_per_lun,
-            "max_sectors": self.max_sectors,
+            **(self.driver.scsi_props() if self.driver else {}),
             "max_ports": self.ports if serial else None,
             "vectors": self.vectors if serial else None,
+            "hotplug": self.hotplug,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        return given(options)
+
+
+def _controllers(context: Context) -> list[Controller]:
+    return [device for device in context.domain.devices.all if isinstance(device, Controller)]
 
 
 def _check_model(controller: Controller) -> None:
@@ -286,6 +333,19 @@ def _check_pci(controller: Controller, context: Context) -> None:
         raise XMLError(
             f"The PCI controller with index='0' must be model='{root}' for this machine type, "
             f"but model='{model}' was found instead",
+            origin=ErrorDomain.QEMU,
+        )
+    names = {None, DEFAULT_PCI_NAMES.get(model), "ioh3420" if model == "pcie-root-port" else None}
+    if controller.model_name not in names:
+        raise ConfigUnsupported(
+            f"Option 'modelName' has invalid value for PCI controller with index '{index}', model '{model}' "
+            f"and modelName '{controller.model_name}'",
+            origin=ErrorDomain.QEMU,
+        )
+    if controller.pcihole64 is not None and model not in ROOTS:
+        raise ConfigUnsupported(
+            f"Option 'pcihole64' is not valid for PCI controller with index '{index}', model '{model}' "
+            f"and modelName '{controller.model_name or '(null)'}'",
             origin=ErrorDomain.QEMU,
         )
     if index and model in ROOTS:

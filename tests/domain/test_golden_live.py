@@ -1,0 +1,127 @@
+"""Each golden case on real QEMU: it starts (paused), answers on its monitor, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from pytest_embedvm.domain import argv, complete, definition
+from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.qemu.monitor import Monitor
+from pytest_embedvm.qemu.process import Process
+from tests.domain.test_golden import CASES, GOLDEN
+from tests.fakes.host import EMULATOR, FakeHost
+
+pytestmark = pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"{EMULATOR} is not installed")
+
+#: Where a case names a file of the host, and what has to be in it.
+FILES = {
+    "os/kernel": "kernel",
+    "os/initrd": "empty",
+    "os/loader": "flash",
+    "os/nvram": "flash",
+    "os/nvram/@template": "flash",
+    "devices/disk/source/@file": "image",
+    "devices/disk/source/@dev": "image",
+}
+
+
+class HostBelow(FakeHost):
+    """A host whose every file lies below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(kvm_refused=None)
+        self.root = root
+
+    def path(self, kind: FileKind, domain: str, item: str) -> str:
+        path = self.root / kind / Path(item).name
+        path.parent.mkdir(exist_ok=True)
+        if kind == "nvram":
+            make(path, "flash", "raw")
+        return str(path)
+
+    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+        code, variables = self.root / "code.fd", self.root / "vars.fd"
+        make(code, "flash", "raw")
+        make(variables, "flash", "raw")
+        return FirmwareImage(str(code), str(variables), secure=secure_boot)
+
+
+def make(path: Path, content: str, image_format: str) -> None:
+    """A file at PATH that QEMU takes for CONTENT."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content == "image" and image_format != "raw":
+        subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, "1M"], check=True)
+        return
+    size = {"image": 1 << 20, "flash": 128 << 10, "kernel": 8 << 10, "empty": 4 << 10}[content]
+    data = bytearray(size)
+    if content == "kernel":
+        data[0x1FE:0x208] = b"\x55\xaa\xeb\x66HdrS\x0c\x02"  # the smallest header of a bzImage, protocol 2.12
+        data[0x22C:0x230] = b"\xff\xff\xff\x37"  # and how high its initrd may lie
+    path.write_bytes(data)
+
+
+def below(root: Path, text: str) -> str:
+    """TEXT with every file that it names made below ROOT."""
+    tree = etree.fromstring(text)
+    for place, content in FILES.items():
+        path, _, attribute = place.partition("/@")
+        for element in tree.iterfind(path):
+            named = element.get(attribute) if attribute else element.text
+            if not named:
+                continue
+            moved = root / "files" / named.lstrip("/")
+            driver = element.getparent().find("driver") if content == "image" else None
+            make(moved, content, (driver.get("type") if driver is not None else None) or "raw")
+            if attribute:
+                element.set(attribute, str(moved))
+            else:
+                element.text = str(moved)
+    return etree.tostring(tree, encoding="unicode")
+
+
+async def start_and_quit(launch: argv.Launch, log: Path) -> str:
+    """The run state that QEMU reports."""
+    ours, theirs = socket.socketpair()
+    async with contextlib.AsyncExitStack() as stack:
+        with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
+            numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
+            monitor = theirs.fileno()
+            words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
+            process = Process.spawn(
+                [*launch.argv(numbers), *words],
+                output=output,
+                pass_fds=[monitor, *numbers.values()],
+                env={"PATH": "/usr/bin:/bin", **launch.environment},
+            )
+        stack.push_async_callback(process.kill)
+        connection = await Monitor.connect(ours, "golden")
+        stack.push_async_callback(connection.close)
+        status = await connection.execute("query-status")
+        await connection.execute("quit")
+        await asyncio.wait_for(process.wait(), 30)
+        return str(status["status"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_starts(name: str, tmp_path: Path) -> None:
+    text = (GOLDEN / f"{name}.xml").read_text()
+    if "type='kvm'" in text:
+        pytest.skip("asks for KVM, which few machines that run tests have")
+    host = HostBelow(tmp_path)
+    domain = complete.complete(definition.parse(below(tmp_path, text)), host)
+    log = tmp_path / "qemu.log"
+    try:
+        state = asyncio.run(start_and_quit(argv.launch(domain, host), log))
+    except Exception as error:
+        error.add_note(log.read_text() if log.exists() else "QEMU was not started")
+        raise
+    assert state == "prelaunch"
