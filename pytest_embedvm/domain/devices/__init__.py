@@ -8,10 +8,10 @@ from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.devices.console import Console
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.devices.disk import Disk
 from pytest_embedvm.domain.devices.hub import Hub
 from pytest_embedvm.domain.devices.interface import Interface
 from pytest_embedvm.domain.devices.parallel import Parallel
-from pytest_embedvm.domain.devices.disk import Disk
 from pytest_embedvm.domain.devices.rng import Rng
 from pytest_embedvm.domain.devices.serial import Serial
 

@@ -13,7 +13,7 @@ from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
 from pytest_embedvm.domain.backends.virtio import pci_driver
-from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device
+from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument, XMLError
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, DevicePart, Json, NetdevPart, Part
@@ -81,6 +81,10 @@ class Interface(Device):
         if self.model == "usb-net":
             return "usb"
         return "pci" if self.model in _CONVENTIONAL else "pcie"
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.INTERFACE
 
     @property
     def boot_class(self) -> BootClass | None:
