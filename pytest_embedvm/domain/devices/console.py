@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
 from pytest_embedvm.domain.backends.chardev import Chardev
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import PLUGGED_IN, Bus, Context, Device
 from pytest_embedvm.domain.devices._character import CharacterDevice, next_port
 from pytest_embedvm.domain.devices.serial import Serial
 from pytest_embedvm.errors import ConfigUnsupported
@@ -30,6 +30,7 @@ _REFUSED: Final = {
 class Console(CharacterDevice):
     alias_prefix: ClassVar[str] = "console"
     console_turn: ClassVar[int | None] = 1
+    first_port: ClassVar[int] = 0
     logged: ClassVar[bool] = True
 
     chardev: Annotated[Chardev, At(".")]
@@ -40,17 +41,23 @@ class Console(CharacterDevice):
         Refusal("unknown target type '{}' specified for character device", ConfigUnsupported),
     ] = None
     port: Annotated[int | None, At("target/@port"), Refusal("Invalid port number: {}")] = None
+    #: Whether nobody wrote it.
+    unasked: bool = field(default=False, metadata={"xml": False})
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
         # libvirt: virDomainDefAddConsoleCompat
         devices = context.domain.devices.all
-        console = next((d for d in devices if isinstance(d, Console)), None)
+        first = next((d for d in devices if isinstance(d, Console)), None)
         serial = next((d for d in devices if isinstance(d, Serial)), None)
-        if console is not None and serial is None and console.is_mirror:
-            yield Serial(chardev=console.chardev, port=console.port, alias=console.alias, address=console.address)
-        elif console is None and serial is not None and (serial.type or "isa-serial") in _SHOWN:
-            yield Console(chardev=serial.chardev)
+        if serial is None:
+            if first is not None and first.is_mirror:
+                yield Serial(chardev=first.chardev, port=first.port, alias=first.alias, address=first.address)
+        elif (first is None or not first.is_mirror) and (serial.type or "isa-serial") in _SHOWN:
+            yield Console(chardev=serial.chardev, unasked=True)
+
+    def arrange(self, devices: list[Device]) -> None:
+        devices.insert(0 if self.unasked else len(devices), self)
 
     @property
     def is_mirror(self) -> bool:
@@ -60,6 +67,15 @@ class Console(CharacterDevice):
     def bus(self) -> Bus | None:
         # libvirt gives no address to a virtio console: QEMU finds it a port
         return "virtio-serial" if isinstance(self.address, VirtioSerialAddress) and not self.is_mirror else None
+
+    @property
+    def command_line_turn(self) -> int:
+        return PLUGGED_IN + 1  # libvirt: qemuBuildCommandLine has channels before consoles
+
+    def needed_controllers(self) -> Iterable[tuple[str, int]]:
+        # libvirt: qemuDomainDefAddImplicitControllers's virDomainDefMaybeAddVirtioSerialController
+        if self.type == "virtio":
+            yield "virtio-serial", self.address.controller if isinstance(self.address, VirtioSerialAddress) else 0
 
     def complete(self, context: Context) -> None:
         consoles = [d for d in context.domain.devices.all if isinstance(d, Console)]
@@ -73,7 +89,7 @@ class Console(CharacterDevice):
         else:
             super().complete(context)
         if self.port is None:
-            self.port = next_port(d.port for d in consoles)
+            self.port = next_port(d.port for d in consoles if not d.unasked)
 
     def _take_serial(self, context: Context) -> None:
         serial = next(d for d in context.domain.devices.all if isinstance(d, Serial))
