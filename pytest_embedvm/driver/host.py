@@ -22,9 +22,9 @@ MAC_PREFIX: Final = "52:54:00"
 #: Where each kind of file lies below the root, and how it ends.
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "channel": (("lib", "qemu", "channel", "target"), ""),
-    "console-log": (("log", "qemu"), ".log"),
+    "console-log": (("log", "qemu", "console"), ".log"),
     "nvram": (("lib", "qemu", "nvram"), ""),
-    "vnc": (("lib", "qemu"), ".sock"),
+    "vnc": (("lib", "qemu", "vnc"), ".sock"),
     "tpm": (("lib", "swtpm"), ""),
 }
 
@@ -71,7 +71,15 @@ class EmbedHost:
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         above, suffix = _PLACES[kind]
-        return str(self._root.directory(*above, file_name(domain)) / (file_name(item) + suffix))
+        return str(self._root.path.joinpath(*above, file_name(domain), file_name(item) + suffix))
+
+    def make_places(self, domain: str) -> None:
+        """Make the directories that `path` names for DOMAIN.
+
+        :raise SystemFailure: when one cannot be made.
+        """
+        for above, _ in _PLACES.values():
+            self._root.directory(*above, file_name(domain))
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
