@@ -11,6 +11,7 @@ from typing import Final
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.binary import find_binary
 from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
@@ -83,6 +84,9 @@ class EmbedHost:
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def vsock_cid(self, wanted: int | None) -> int:
+        return free_cid(wanted)
 
     def now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC)
