@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
@@ -18,6 +19,11 @@ from pytest_embedvm.qemu.capabilities import Capabilities
 
 # libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
 MAC_PREFIX: Final = "52:54:00"
+
+_VSOCK: Final = Path("/dev/vhost-vsock")
+
+#: Drawn at random: two drivers that know nothing of each other are not to meet.
+_CIDS: Final = range(1 << 16, 1 << 31)
 
 #: Where each kind of file lies below the root, and how it ends.
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
@@ -83,6 +89,12 @@ class EmbedHost:
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def vsock_cid(self, wanted: int | None) -> int:
+        if not _VSOCK.exists():
+            # libvirt: qemuProcessPrepareHost's qemuVsockSetupFds
+            raise ConfigUnsupported("unable to open vhost-vsock device", origin=ErrorDomain.QEMU)
+        return wanted or secrets.choice(_CIDS)
 
     def now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC)
