@@ -157,7 +157,7 @@ class Controller(Device):
             self._check_master(context)
         self._check_driver()
         name = self._driver(context)
-        if name and name != "lsi" and not self.is_builtin:  # "lsi" is an alias of lsi53c895a
+        if name and name not in ("lsi", "ahci") and not self.is_builtin:  # aliases of lsi53c895a and ich9-ahci
             context.capabilities.require_device(name)
 
     def _check_master(self, context: Context) -> None:
