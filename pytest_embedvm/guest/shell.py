@@ -74,9 +74,9 @@ class Command:
     def read(
         cls,
         command: Sequence[str] | str,
-        input: bytes | str | None,
+        data: bytes | str | None,
         env: Mapping[str, str] | None,
-        cwd: str | None,  # noqa: A002 - subprocess's name
+        cwd: str | None,
     ) -> Command:
         """What the user wrote.
 
@@ -92,7 +92,7 @@ class Command:
         for name in env:
             if not name or "=" in name:
                 raise GuestError(f"{name!r} cannot be the name of an environment variable")
-        return cls(argv, input.encode() if isinstance(input, str) else input, env, cwd)
+        return cls(argv, data.encode() if isinstance(data, str) else data, env, cwd)
 
     @property
     def words(self) -> tuple[str, ...]:
