@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
 from pytest_embedvm.domain.backends.chardev import Chardev
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import PLUGGED_IN, Bus, Context, Device
 from pytest_embedvm.domain.devices._character import CharacterDevice, next_port
 from pytest_embedvm.domain.devices.serial import Serial
 from pytest_embedvm.errors import ConfigUnsupported
@@ -30,6 +29,7 @@ _REFUSED: Final = {
 class Console(CharacterDevice):
     alias_prefix: ClassVar[str] = "console"
     console_turn: ClassVar[int | None] = 1
+    first_port: ClassVar[int] = 0
     logged: ClassVar[bool] = True
 
     chardev: Annotated[Chardev, At(".")]
@@ -58,8 +58,12 @@ class Console(CharacterDevice):
 
     @property
     def bus(self) -> Bus | None:
-        # libvirt gives no address to a virtio console: QEMU finds it a port
-        return "virtio-serial" if isinstance(self.address, VirtioSerialAddress) and not self.is_mirror else None
+        # libvirt gives no address to a virtio console, it only keeps a port free: QEMU finds it one
+        return None if self.is_mirror else "virtio-serial"
+
+    @property
+    def command_line_turn(self) -> int:
+        return PLUGGED_IN + 1  # after channels, whose ports are known (libvirt: qemuBuildCommandLine)
 
     def complete(self, context: Context) -> None:
         consoles = [d for d in context.domain.devices.all if isinstance(d, Console)]
