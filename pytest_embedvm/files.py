@@ -15,7 +15,10 @@ def make_private_directory(path: Path) -> Path:
 
     :raise OSError: when it cannot be made, or is no directory.
     """
-    path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    # Not parents=True: it makes those above with the default mode.
+    for missing in reversed([above for above in (path, *path.parents) if not above.exists()]):
+        missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    path.mkdir(exist_ok=True)
     return path
 
 

@@ -18,7 +18,7 @@ def mode(path: Path) -> int:
 def test_directories_are_private(tmp_path: Path) -> None:
     made = make_private_directory(tmp_path / "a" / "b")
     assert made == tmp_path / "a" / "b"
-    assert mode(made) == 0o700
+    assert mode(made) == mode(made.parent) == 0o700
 
 
 def test_an_existing_directory_keeps_its_mode(tmp_path: Path) -> None:

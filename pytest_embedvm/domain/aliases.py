@@ -8,7 +8,7 @@ from pytest_embedvm.errors import ConfigUnsupported
 
 
 def assign(domain: Domain) -> None:
-    """Give every device an alias (libvirt: qemuAssignDeviceAliases); only the user's own names stay.
+    """Give every device an alias that has one (libvirt: qemuAssignDeviceAliases); only the user's own names stay.
 
     :raise ConfigUnsupported: when the user gave two devices the same one.
     """
@@ -24,7 +24,7 @@ def assign(domain: Domain) -> None:
     for device in domain.devices.all:
         if device.alias is None:
             device.alias = _first_free(device, taken)
-            taken.add(device.alias)
+            taken |= {device.alias} if device.alias else set()
 
 
 def is_own(alias: str) -> bool:
@@ -32,7 +32,7 @@ def is_own(alias: str) -> bool:
     return alias.startswith("ua-")
 
 
-def _first_free(device: Device, taken: set[str]) -> str:
+def _first_free(device: Device, taken: set[str]) -> str | None:
     number = 0
     while device.own_alias(number) in taken and device.own_alias(number) != device.own_alias(number + 1):
         number += 1

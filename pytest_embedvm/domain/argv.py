@@ -75,6 +75,8 @@ def _machine(context: Context) -> Iterator[Part]:
     yield KeyvalPart("-machine", machine.name, props)
     yield option("-accel", "kvm" if domain.type == "kvm" else "tcg")
     cpu_props = {name: value for s in domain.sections for name, value in s.cpu_props(context).items()}
+    for device in domain.devices.all:
+        cpu_props |= device.cpu_props(context)
     yield (domain.cpu or Cpu()).part(cpu_props)
 
 

@@ -59,6 +59,12 @@ class Host(Protocol):
     def now(self) -> datetime.datetime:
         """The time in UTC."""
 
+    def vsock_cid(self, wanted: int | None) -> int:
+        """WANTED, or an address of AF_VSOCK that no other machine of this host has.
+
+        :raise ConfigUnsupported: when the host has no /dev/vhost-vsock.
+        """
+
     def new_uuid(self) -> uuid.UUID:
         """A UUID that no other domain has."""
 

@@ -1,0 +1,33 @@
+"""The Pythonic layer: a virtual machine as a test wants it, and the built-in guest."""
+
+from pytest_embedvm.guest.console import Console
+from pytest_embedvm.guest.definition import domain_xml
+from pytest_embedvm.guest.errors import (
+    AgentAbsent,
+    AgentError,
+    CommandFailed,
+    CommandTimeout,
+    GuestError,
+    GuestFileError,
+    GuestStopped,
+    OutputTruncated,
+    WaitTimeout,
+)
+from pytest_embedvm.guest.shell import RunResult
+from pytest_embedvm.guest.vm import VM
+
+__all__ = [
+    "VM",
+    "AgentAbsent",
+    "AgentError",
+    "CommandFailed",
+    "CommandTimeout",
+    "Console",
+    "GuestError",
+    "GuestFileError",
+    "GuestStopped",
+    "OutputTruncated",
+    "RunResult",
+    "WaitTimeout",
+    "domain_xml",
+]

@@ -1,1 +1,110 @@
-"""What pytest calls."""
+"""What pytest calls. Nothing here imports the driver, lxml or qemu.qmp: that waits until a fixture asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Final
+
+import pytest
+
+from pytest_embedvm.plugin import markers
+from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON, Settings, add_options
+
+pytest_plugins: Final = ["pytest_embedvm.plugin.fixtures"]
+
+CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings = config.stash[SETTINGS] = Settings.of(config)
+    config.addinivalue_line(
+        "markers", f"{markers.MARKER}({', '.join(f'{name}=' for name in markers.KNOWN)}): what the test wants of its VM"
+    )
+    if not settings.enabled:
+        return
+    if settings.cache_dir:
+        _set_cache_directory(config, str(settings.cache_dir))
+    if not _is_worker(config):
+        from pytest_embedvm.plugin import artifacts
+
+        artifacts.clean(settings.output)
+
+
+def _set_cache_directory(config: pytest.Config, value: str) -> None:
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = value
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(CACHE_VARIABLE, None)
+        else:
+            os.environ[CACHE_VARIABLE] = before
+
+    config.add_cleanup(restore)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    settings = session.config.stash[SETTINGS]
+    if settings.enabled and (settings.require_kvm or settings.accel == "kvm"):
+        from pytest_embedvm.plugin import machine
+
+        machine.require_kvm(settings)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    settings = config.stash[SETTINGS]
+    if not settings.enabled:
+        return []
+    from pytest_embedvm.plugin import machine
+
+    return machine.header(settings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class,
+) -> Generator[None, object, object]:
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Item):
+            found = list(markers.complaints(item))
+            if found:
+                raise collector.CollectError(f"{item.nodeid}: {'; '.join(found)}")
+    return made
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.stash[SETTINGS].enabled:
+        return
+    for item in items:
+        if uses_a_machine(item):
+            item.add_marker(pytest.mark.skip(reason=SKIP_REASON))
+
+
+def uses_a_machine(item: pytest.Item) -> bool:
+    """Whether ITEM asks for a fixture of this plugin, itself or through another fixture."""
+    names = getattr(item, "fixturenames", ())
+    return any(name in ("vm", "vm_factory") or name.startswith("embedvm_") for name in names)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Take the evidence before the user's fixtures are torn down, for failures of the set-up too."""
+    report = yield
+    if report.failed and call.when in ("setup", "call") and item.config.stash[SETTINGS].enabled:
+        from pytest_embedvm.plugin import artifacts
+
+        artifacts.collect(item, report)
+    return report

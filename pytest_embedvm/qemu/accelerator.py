@@ -39,7 +39,8 @@ class Accelerator:
     """What runs guest code, and the measurements that decided it.
 
     `reason` is one sentence for people. `cpu_host_usable` tells whether `-cpu host` was seen to run.
-    `figures` are named with their unit: `kvm_ioctl_mips`, `tcg_firmware_ms`, `kvm_firmware_ms`.
+    `figures` are named with their unit: `kvm_ioctl_mips`, `tcg_firmware_ms`, `kvm_firmware_ms`; what was not
+    measured, or did not finish, is not among them.
     """
 
     name: Literal["kvm", "tcg"]
@@ -153,7 +154,8 @@ async def _compare(binary: Path, figures: Mapping[str, float]) -> Accelerator:
 
 
 def _verdict(tcg: Outcome, kvm: Outcome, host_usable: bool, figures: Mapping[str, float]) -> Accelerator:
-    figures = {**figures, **{f"{name}_firmware_ms": run.seconds * 1000 for name, run in (("tcg", tcg), ("kvm", kvm))}}
+    finished = {f"{name}_firmware_ms": o.seconds * 1000 for name, o in (("tcg", tcg), ("kvm", kvm)) if o.finished}
+    figures = {**figures, **finished}
     if not kvm.finished:
         return _tcg(f"the test firmware does not run under KVM: {kvm.complaint}", figures)
     times = f"the test firmware takes {kvm.seconds * 1000:.0f} ms under KVM"

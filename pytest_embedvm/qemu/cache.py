@@ -36,6 +36,7 @@ _VOLATILE: Final = frozenset(
 )
 
 _logger = logging.getLogger("pytest_embedvm")
+_warned = False
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class ProbeCache:
         if answer := _read(question, path):
             return answer
         try:
+            make_private_directory(self.directory.parent)
             make_private_directory(self.directory)
             lock = filelock.FileLock(path.with_suffix(".lock"), mode=PRIVATE_FILE, thread_local=False)
             await _acquire(lock, question.binary)
@@ -271,9 +273,6 @@ def _warn_unwritable(directory: Path, error: OSError) -> None:
     if not _warned:
         _warned = True
         _logger.warning("the cache %s cannot be written, answers are kept in memory only: %s", directory, error)
-
-
-_warned = False
 
 
 def default_cache_dir() -> Path:

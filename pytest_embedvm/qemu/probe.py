@@ -140,7 +140,8 @@ async def _list_one_by_one(binary: Path, wanted: Sequence[Listing], properties: 
             else:
                 return
     raise InternalError(
-        f"Failed to probe QEMU binary with QMP: {binary} died {MAX_DEADLY_DEVICES + 1} times, last of {listing}"
+        f"Failed to probe QEMU binary with QMP: {binary} died {MAX_DEADLY_DEVICES + 1} times, "
+        f"last of {' '.join(listing)}"
     )
 
 

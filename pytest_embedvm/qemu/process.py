@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import IO, Final, Self
 
 from pytest_embedvm.errors import InternalError, SystemFailure
@@ -57,6 +59,9 @@ class Process:
         :param pass_fds: descriptors it inherits under the same numbers.
         :raise SystemFailure: when the program cannot be started.
         """
+        if shutil.which(argv[0]) is None:  # setpriv would start, and only then find out
+            number = errno.EACCES if Path(argv[0]).exists() else errno.ENOENT
+            raise SystemFailure(f"cannot execute binary {argv[0]}: {os.strerror(number)}")
         words = [*(() if outlives_parent else _die_with_parent()), *argv]
         try:
             popen = subprocess.Popen(

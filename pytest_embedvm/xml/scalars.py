@@ -91,8 +91,8 @@ class Offered(Choice):
     error is to name the word, not the first of its details.
     """
 
-    def __init__(self, words: Sequence[str], unavailable: Mapping[str, str]) -> None:
-        super().__init__(words)
+    def __init__(self, words: Sequence[str], unavailable: Mapping[str, str], refusal: Refusal | None = None) -> None:
+        super().__init__(words, refusal)
         self.unavailable = unavailable
 
     def read(self, text: str, where: Where) -> str:

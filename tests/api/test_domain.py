@@ -142,6 +142,21 @@ def test_arguments_are_checked(defined: libvirt.virDomain, call: object, message
     assert failure(call, defined) == (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_FROM_DOMAIN, message)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda d: d.XMLDesc(None),
+        lambda d: d.state("0"),
+        lambda d: d.metadata("title", None),
+        lambda d: d.connect().newStream(None),
+        lambda d: d.rename(b"b"),
+    ],
+)
+def test_what_has_another_type_is_a_type_error(defined: libvirt.virDomain, call: object) -> None:
+    with pytest.raises(TypeError):
+        call(defined)  # type: ignore[operator]
+
+
 def test_metadata(domain: libvirt.virDomain) -> None:
     assert failure(domain.metadata, libvirt.VIR_DOMAIN_METADATA_TITLE, None) == (
         libvirt.VIR_ERR_NO_DOMAIN_METADATA,

@@ -69,6 +69,11 @@ def test_a_console_needs_a_stream(domain: libvirt.virDomain) -> None:
     )
 
 
+def test_a_stream_is_opened_once(domain: libvirt.virDomain, stream: libvirt.virStream, driver: FakeDriver) -> None:
+    assert failure(domain.openConsole, None, stream)[2] == "Requested operation is not valid: stream is already open"
+    assert len(driver.all[0].links) == 1
+
+
 def test_abort_wakes_who_waits(stream: libvirt.virStream) -> None:
     woken: list[object] = []
 

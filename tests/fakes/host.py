@@ -56,6 +56,9 @@ class FakeHost:
     def now(self) -> datetime.datetime:
         return datetime.datetime(2019, 12, 2, 14, 30, tzinfo=datetime.UTC)
 
+    def vsock_cid(self, wanted: int | None) -> int:
+        return wanted or 3
+
     def new_uuid(self) -> uuid.UUID:
         return uuid.UUID(int=next(self._uuids))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, cast
 
 from pytest_embedvm.api import arguments
@@ -66,4 +67,4 @@ class Creation(Base):
     def newStream(self, flags: int = 0) -> virStream:
         """A stream with nothing behind it yet. With VIR_STREAM_NONBLOCK it never waits for bytes."""
         # libvirt: virStreamNew passes flags it does not know on, and nobody looks
-        return virStream(cast("virConnect", self), StreamFlags(flags) & StreamFlags.NONBLOCK)
+        return virStream(cast("virConnect", self), StreamFlags(operator.index(flags) & StreamFlags.NONBLOCK))

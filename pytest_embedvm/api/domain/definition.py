@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
@@ -9,6 +11,9 @@ from pytest_embedvm.constants import DomainXMLFlags
 from pytest_embedvm.errors import OperationDenied
 
 XML = DomainXMLFlags.SECURE | DomainXMLFlags.INACTIVE | DomainXMLFlags.UPDATE_CPU | DomainXMLFlags.MIGRATABLE
+
+#: libvirt: virDomainGetXMLDesc
+REVEALING = DomainXMLFlags.SECURE | DomainXMLFlags.MIGRATABLE
 
 
 class Definition(Base):
@@ -20,8 +25,7 @@ class Definition(Base):
 
         :raise libvirtError: OPERATION_DENIED when passwords are asked for on a read-only connection.
         """
-        checked = DomainXMLFlags(flags)
-        if self._session.readonly and checked & (DomainXMLFlags.SECURE | DomainXMLFlags.MIGRATABLE):
+        if self._session.readonly and operator.index(flags) & REVEALING:
             raise OperationDenied("virDomainGetXMLDesc with secure flag")
         checked = arguments.known(flags, XML, "qemuDomainGetXMLDesc")
         return self._ask(lambda machine: machine.xml(checked))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
@@ -52,6 +54,6 @@ class Metadata(Base):
 
 
 def _kind(number: int) -> DomainMetadataType:
-    if number not in tuple(DomainMetadataType):
+    if operator.index(number) not in tuple(DomainMetadataType):
         raise InvalidArgument(f"unknown metadata type '{number}'", origin=ErrorDomain.DOMAIN)
     return DomainMetadataType(number)

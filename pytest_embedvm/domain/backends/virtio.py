@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.qemu.parts import Json
@@ -53,3 +53,20 @@ class VirtioOptions:
 def given(props: Mapping[str, Json]) -> dict[str, Json]:
     """PROPS without those that are None."""
     return {name: value for name, value in props.items() if value is not None}
+
+
+def pci_bus(model: str | None) -> Literal["pcie", "pci"]:
+    """What a virtio device of libvirt's MODEL plugs into: a transitional one is a conventional PCI device."""
+    # libvirt: qemuDomainDeviceCalculatePCIConnectFlags
+    return "pci" if model == "virtio-transitional" else "pcie"
+
+
+@dataclass(kw_only=True)
+class WithDriver:
+    """A `<driver>` of virtio options: as a base before `Device` it is written before `<address>`, else after it."""
+
+    driver: VirtioOptions | None = None
+
+    def virtio_props(self) -> dict[str, Json]:
+        """QEMU's properties of the options that are set."""
+        return self.driver.virtio_props() if self.driver else {}

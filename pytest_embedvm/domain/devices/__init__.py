@@ -8,6 +8,7 @@ from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.devices.console import Console
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.devices.disk import Disk
 from pytest_embedvm.domain.devices.hub import Hub
 from pytest_embedvm.domain.devices.parallel import Parallel
 from pytest_embedvm.domain.devices.rng import Rng
@@ -15,6 +16,7 @@ from pytest_embedvm.domain.devices.serial import Serial
 
 #: Element name to kind. A new kind is one file, this one line, and a golden case.
 KINDS: Final[dict[str, type[Device]]] = {
+    "disk": Disk,
     "controller": Controller,
     "serial": Serial,
     "parallel": Parallel,

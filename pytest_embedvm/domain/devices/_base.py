@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
+from pytest_embedvm.domain.backends.source import NeededFile
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Json, Part
@@ -149,6 +150,10 @@ class Device:
         """What it plugs into; None for what has no address."""
         return None
 
+    def cpu_props(self, context: Context) -> dict[str, Json]:
+        """Properties of -cpu that this device is made of."""
+        return {}
+
     @property
     def is_display(self) -> bool:
         """Whether it is a way to see the guest's screen, so that QEMU needs no `-display none`."""
@@ -199,9 +204,20 @@ class Device:
             address = self.address
             yield "virtio-serial", address.controller if isinstance(address, VirtioSerialAddress) else 0
 
-    def own_alias(self, number: int) -> str:
-        """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number."""
+    def own_alias(self, number: int) -> str | None:
+        """Its alias, if NUMBER is the first that is free for its prefix; a kind may have one whatever the number.
+
+        None for a kind that libvirt gives no alias.
+        """
         return f"{self.alias_prefix}{number}"
+
+    def needed_files(self) -> Iterable[NeededFile]:
+        """The files and block devices of the host that have to be there when the domain starts."""
+        return ()
+
+    def without_medium(self) -> Device | None:
+        """What is left of it when its medium is not there and the domain is to start all the same; None for nothing."""
+        return self
 
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""

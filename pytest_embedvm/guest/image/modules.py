@@ -21,8 +21,6 @@ WANTED: Final = (
     "rtc_cmos", "tpm_tis", "tpm_crb", "dm_mod", "dm_crypt",
 )  # fmt: skip
 
-SUFFIXES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
-
 
 @dataclass(frozen=True)
 class Modules:

@@ -159,7 +159,7 @@ def _ready(machine: Machine) -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def plain(image: GuestImage) -> Iterator[Machine]:
     """A guest with nothing but its agent and console, and a slot: tests type at it and plug."""
-    yield from _ready(Machine(image, "-device", "pcie-root-port,id=slot"))
+    yield from _ready(Machine(image, "-device", "pcie-root-port,id=root-port"))
 
 
 @pytest.fixture

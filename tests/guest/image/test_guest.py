@@ -86,7 +86,7 @@ def test_an_agent_that_dies_comes_back(plain: Machine) -> None:
 
 def test_a_device_that_is_plugged_gets_its_driver(plain: Machine) -> None:
     assert "virtio_balloon" not in plain.run("lsmod")
-    plain.execute("device_add", driver="virtio-balloon-pci", id="plugged", bus="slot")
+    plain.execute("device_add", driver="virtio-balloon-pci", id="plugged", bus="root-port")
     plain.run("until lsmod | grep -q virtio_balloon; do usleep 20000; done")
 
 

@@ -1,0 +1,365 @@
+"""`<disk>`: hard disks, CD-ROM and floppy drives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses import drive
+from pytest_embedvm.domain.addresses.disk_names import bus_of, disk_index
+from pytest_embedvm.domain.addresses.shapes import DriveAddress
+from pytest_embedvm.domain.backends.blockdev import CACHE_MODES, CacheMode, NodeOptions, nodes
+from pytest_embedvm.domain.backends.boot_order import BootOrder
+from pytest_embedvm.domain.backends.source import (
+    SOURCE_TYPE,
+    WITH_BACKING,
+    BackingStore,
+    Chain,
+    Format,
+    NeededFile,
+    Source,
+    chain,
+    links,
+)
+from pytest_embedvm.domain.backends.virtio import VirtioOptions, given, pci_bus, pci_driver
+from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device
+from pytest_embedvm.domain.devices._disk_checks import check_disk
+from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.errors import MissingTarget, XMLError
+from pytest_embedvm.qemu.parts import BlockdevPart, DevicePart, Json, Part
+from pytest_embedvm.xml.mapping import At, Present
+from pytest_embedvm.xml.scalars import OnOff, Unsigned
+
+DiskBus = Literal["ide", "fdc", "scsi", "virtio", "xen", "usb", "uml", "sata", "sd"]
+
+
+@dataclass(kw_only=True)
+class Driver(VirtioOptions):
+    """`<driver>`: how QEMU reads and writes the image."""
+
+    name: str | None = None
+    type: Annotated[str | None, Format()] = None
+    cache: Literal["default", "none", "writethrough", "writeback", "directsync", "unsafe"] | None = None
+    error_policy: Literal["stop", "report", "ignore", "enospace"] | None = None
+    rerror_policy: Literal["stop", "report", "ignore", "enospace"] | None = None
+    io: Literal["native", "threads", "io_uring"] | None = None
+    ioeventfd: Annotated[bool | None, OnOff()] = None
+    event_idx: Annotated[bool | None, OnOff()] = None
+    copy_on_read: Annotated[bool | None, OnOff()] = None
+    discard: Literal["unmap", "ignore"] | None = None
+    detect_zeroes: Literal["off", "on", "unmap"] | None = None
+    queues: Annotated[int | None, Unsigned()] = None
+    queue_size: Annotated[int | None, Unsigned()] = None
+
+    def complete(self) -> None:
+        """Fill in and leave out what libvirt does (virDomainDiskDefPostParse, qemuDomainDeviceDiskDefPostParse)."""
+        self.name = self.name or "qemu"
+        self.type = self.type or "raw"
+        self.cache = None if self.cache == "default" else self.cache
+        self.queues = self.queues or None
+        self.queue_size = self.queue_size or None
+
+    def node_options(self, cache: CacheMode | None) -> NodeOptions:
+        """How QEMU treats the disk's nodes."""
+        zeroes = self.detect_zeroes
+        if zeroes == "unmap" and self.discard != "unmap":
+            zeroes = "on"  # libvirt: qemuDomainPrepareDiskSourceData's detect-zeroes without discard
+        return NodeOptions(cache, self.io, self.discard, zeroes)
+
+    def error_props(self) -> dict[str, Json]:
+        """What the guest's disk does when the host's fails."""
+        # libvirt: qemuBuildDiskGetErrorPolicy
+        if self.error_policy == "enospace":
+            return given({"werror": "enospc", "rerror": self.rerror_policy})
+        return given({"werror": self.error_policy, "rerror": self.rerror_policy or self.error_policy})
+
+
+@dataclass(kw_only=True)
+class Geometry:
+    """`<geometry>`: cylinders, heads and sectors as the guest's firmware is told."""
+
+    cyls: Annotated[int, Unsigned()]
+    heads: Annotated[int, Unsigned()]
+    secs: Annotated[int, Unsigned()]
+    trans: Literal["none", "auto", "lba"] | None = None
+
+
+@dataclass(kw_only=True)
+class BlockIo:
+    """`<blockio>`: sizes in bytes that the guest sees."""
+
+    logical_block_size: Annotated[int | None, Unsigned()] = None
+    physical_block_size: Annotated[int | None, Unsigned()] = None
+
+
+@dataclass(kw_only=True)
+class Target:
+    """`<target>`: the name that stands for the disk, and its bus."""
+
+    dev: str | None = None
+    bus: DiskBus | None = None
+    tray: Literal["closed", "open"] | None = None
+    removable: Annotated[bool | None, OnOff()] = None
+    rotation_rate: Annotated[int | None, Unsigned()] = None
+
+
+@dataclass(kw_only=True)
+class Disk(Device):
+    alias_prefix: ClassVar[str] = "disk"
+
+    type: Annotated[str, SOURCE_TYPE] = "file"
+    device: Literal["disk", "lun", "cdrom", "floppy"] = "disk"
+    model: Literal["virtio", "virtio-transitional", "virtio-non-transitional"] | None = None
+    driver: Driver = field(default_factory=Driver)
+    source: Source | None = None
+    backing: Annotated[BackingStore | None, At("backingStore")] = None
+    geometry: Geometry | None = None
+    blockio: BlockIo | None = None
+    target: Target = field(default_factory=Target)
+    readonly: Annotated[bool, Present()] = False
+    shareable: Annotated[bool, Present()] = False
+    serial: Annotated[str | None, At("serial")] = None
+    wwn: Annotated[str | None, At("wwn")] = None
+    vendor: Annotated[str | None, At("vendor")] = None
+    product: Annotated[str | None, At("product")] = None
+    boot: BootOrder | None = None
+    #: Whether its SCSI controller has a narrow bus, of which libvirt names places otherwise.
+    narrow: bool = field(default=True, metadata={"xml": False})
+
+    @property
+    def path(self) -> str | None:
+        """The path of its image or device; None for an empty drive."""
+        return self.source.path(self.type) if self.source else None
+
+    @property
+    def dev(self) -> str:
+        """The name that stands for it: `vda`."""
+        return self.target.dev or ""
+
+    @property
+    def removable_medium(self) -> bool:
+        """Whether it is a drive that may be empty."""
+        return self.device in ("cdrom", "floppy")
+
+    @property
+    def bus(self) -> Bus | None:
+        match self.target.bus:
+            case "virtio":
+                return pci_bus(self.model)
+            case "usb":
+                return "usb"
+            case "ide" | "sata" | "scsi" | "fdc":
+                return "drive"
+            case _:
+                return None
+
+    @property
+    def boot_class(self) -> BootClass | None:
+        classes: dict[str, BootClass] = {"disk": "hd", "lun": "hd", "cdrom": "cdrom", "floppy": "fd"}
+        return classes[self.device]
+
+    @property
+    def own_boot_order(self) -> int | None:
+        return self.boot.order if self.boot else None
+
+    def arrange(self, devices: list[Device]) -> None:
+        """Stand before those of the same bus whose names come later."""
+        # libvirt: virDomainDiskInsert, which sees the bus as it is written
+        same = [i for i, d in enumerate(devices) if isinstance(d, Disk) and d.target.bus == self.target.bus]
+        later = [i for i in same if _order(devices[i]) > _order(self)]
+        devices.insert(later[0] if later else same[-1] + 1 if same else len(devices), self)
+
+    def complete(self, context: Context) -> None:
+        if not self.target.dev:
+            raise MissingTarget(self.path or "")
+        self.driver.complete()
+        self.serial = self.serial or None
+        if self.path is None:
+            self.source = None  # libvirt: virStorageSourceIsEmpty
+        self.target.bus = self.target.bus or self._likely_bus()
+        self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
+        self._complete_address(context)
+
+    def _likely_bus(self) -> DiskBus | None:
+        buses: dict[str | None, DiskBus] = {b: b for b in ("ide", "fdc", "scsi", "virtio", "xen", "uml")}
+        return "fdc" if self.device == "floppy" else buses.get(bus_of(self.dev))
+
+    def _complete_address(self, context: Context) -> None:
+        index = disk_index(self.dev)
+        if self.address is None and index is None:
+            # libvirt: virDomainDiskDefAssignAddress
+            raise XMLError(f"Unknown disk name '{self.dev}' and no address specified", origin=ErrorDomain.DOMAIN)
+        match self.target.bus:
+            case "ide" | "sata" | "scsi" | "fdc" as bus if self.address is None and index is not None:
+                self.address = drive.address(bus, index)
+        if self.target.bus == "scsi" and isinstance(self.address, DriveAddress):
+            self.narrow = _is_narrow(context, self.address.controller)
+
+    def check(self, context: Context) -> None:
+        check_disk(self, [disk for disk in context.domain.devices.all if isinstance(disk, Disk)])
+
+    def settle(self, context: Context) -> None:
+        """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
+        disks = [disk for disk in context.domain.devices.all if isinstance(disk, Disk)]
+        after = disks[next(i for i, disk in enumerate(disks) if disk is self) + 1 :]
+        number = 1 + sum(disk._length() for disk in after)
+        if self.source:
+            self.source.index = number
+        for link in self._links():
+            number += 1
+            link.index = number
+
+    def forget_live(self) -> None:
+        if self.source:
+            self.source.index = None
+        for link in self._links():
+            link.index = None
+
+    def _links(self) -> Iterator[BackingStore]:
+        return (link for link in links(self.backing) if link.type is not None)
+
+    def _length(self) -> int:
+        return 1 + sum(1 for _ in self._links())
+
+    def own_alias(self, number: int) -> str:
+        # libvirt: qemuAssignDeviceDiskAlias; a number of its own only where two disks would have one alias
+        place = self.address if isinstance(self.address, DriveAddress) else None
+        if place is None:
+            index = disk_index(self.dev)
+            alias = f"{self.target.bus}-disk{'' if index is None else index}"
+        elif self.target.bus == "scsi" and not self.narrow:
+            alias = f"scsi{place.controller}-{place.bus}-{place.target}-{place.unit}"
+        else:
+            alias = f"{self.target.bus}{place.controller}-{place.bus}-{place.unit}"
+        return f"{alias}-{number}" if number else alias
+
+    def needed_files(self) -> Iterable[NeededFile]:
+        if self.source is None:
+            return
+        images = self._chain().images
+        for image in images:
+            top, last = image is images[0], image is images[-1]
+            yield NeededFile(
+                image.path,
+                image.kind,
+                image.format,
+                self.dev,
+                writable=top and not self.readonly,
+                policy=self.source.startup_policy if top else None,
+                open_ended=last and image.format in WITH_BACKING and not self._chain().ends,
+            )
+
+    def without_medium(self) -> Device | None:
+        if not self.removable_medium:
+            return None
+        self.source = self.backing = None
+        return self
+
+    def _chain(self) -> Chain:
+        return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing)
+
+    @property
+    def _cache(self) -> CacheMode | None:
+        word = self.driver.cache
+        if word is None and self.shareable and not self.readonly:
+            word = "none"  # libvirt: qemuProcessPrepareDomainStorage's disk that others write too
+        return CACHE_MODES[word] if word else None
+
+    def parts(self, context: Context) -> Iterable[Part]:
+        node = None
+        if self.source:
+            yield from nodes(self._chain(), self.driver.node_options(self._cache), read_only=self.readonly)
+            node = self._chain().images[0].format_node
+        if node and self.driver.copy_on_read:
+            # libvirt: qemuBlockStorageSourceGetCopyOnReadProps
+            below, node = node, f"libvirt-CoR-{self.dev}"
+            yield BlockdevPart({"driver": "copy-on-read", "node-name": node, "file": below, "discard": "unmap"})
+        yield DevicePart(self._device_props(context, node))
+
+    def _device_props(self, context: Context, node: str | None) -> dict[str, Json]:
+        # libvirt: qemuBuildDiskDeviceProps
+        props: dict[str, Json] = {"driver": self._qemu_driver(), **self.driver.virtio_props()}
+        props |= given(
+            {
+                "ioeventfd": self.driver.ioeventfd,
+                "event_idx": self.driver.event_idx,
+                "num-queues": self.driver.queues,
+                "queue-size": self.driver.queue_size,
+            }
+        )
+        props |= self.place(context)
+        if self.target.bus == "scsi":
+            props["device_id"] = self.serial or f"drive-{self.id}"
+        if self.shareable:
+            props["share-rw"] = True
+        props |= given({"drive": node, "id": self.id})
+        return props | context.boot_index(self) | self._identity() | self.driver.error_props()
+
+    def _identity(self) -> dict[str, Json]:
+        """What the guest sees of it."""
+        blockio, geometry = self.blockio or BlockIo(), self.geometry
+        props: dict[str, Json] = {
+            "logical_block_size": blockio.logical_block_size,
+            "physical_block_size": blockio.physical_block_size,
+            "wwn": int(self.wwn, 16) if self.wwn else None,
+            "vendor": self.vendor,
+            "product": self.product,
+            "rotation_rate": self.target.rotation_rate,
+            "removable": bool(self.target.removable) if self.target.bus == "usb" else None,
+        }
+        if self._cache:
+            props["write-cache"] = "on" if self._cache.write_cache else "off"
+        if geometry:
+            props |= {"cyls": geometry.cyls, "heads": geometry.heads, "secs": geometry.secs}
+            props["bios-chs-trans"] = geometry.trans
+        return given(props | {"serial": self.serial})
+
+    def _qemu_driver(self) -> str:
+        kind = "cd" if self.device == "cdrom" else "hd"
+        match self.target.bus:
+            case "virtio":
+                return pci_driver("virtio-blk", self.model or "virtio")
+            case "usb":
+                return "usb-storage"
+            case "fdc":
+                return "floppy"
+            case "scsi":
+                return f"scsi-{kind}"
+            case _:
+                return f"ide-{kind}"
+
+    def place(self, context: Context) -> dict[str, Json]:
+        address = self.address
+        if not isinstance(address, DriveAddress):
+            return super().place(context)
+        if self.target.bus == "fdc":
+            return {"unit": address.unit}
+        controller = context.controller_alias(self.target.bus or "", address.controller)
+        if self.target.bus == "ide":
+            return {"bus": f"{controller}.{address.bus}", "unit": address.unit}
+        if self.target.bus == "sata":
+            return {"bus": f"{controller}.{address.unit}"}
+        # libvirt: qemuBuildDiskDeviceProps: a narrow SCSI bus has targets only
+        if self.narrow:
+            return {"bus": f"{controller}.{address.bus}", "scsi-id": address.unit}
+        return {
+            "bus": f"{controller}.0",
+            "channel": address.bus,
+            "scsi-id": address.target,
+            "lun": address.unit,
+        }
+
+
+def _is_narrow(context: Context, index: int) -> bool:
+    """Whether SCSI controller INDEX has a narrow bus, as libvirt's usual one has."""
+    # libvirt: qemuDomainDefaultSCSIControllerModel
+    controllers = (device for device in context.domain.devices.all if isinstance(device, Controller))
+    models = (c.model for c in controllers if c.type == "scsi" and max(c.index, 0) == index)
+    return next(models, None) in (None, "auto", "lsilogic")
+
+
+def _order(device: Device) -> int:
+    index = disk_index(device.dev) if isinstance(device, Disk) else None
+    return -1 if index is None else index

@@ -1,0 +1,85 @@
+"""The XML of a domain for the built-in guest, or for a disk image with a guest agent in it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Final, Literal
+
+#: Where the guest agent listens: QEMU's own name for it.
+AGENT_PORT: Final = "org.qemu.guest_agent.0"
+
+
+def domain_xml(
+    name: str,
+    *,
+    memory_mib: int = 256,
+    vcpus: int = 1,
+    machine: str = "q35",
+    cpu: str | None = None,
+    accelerator: Literal["kvm", "tcg"] = "tcg",
+    arch: str = "x86_64",
+    kernel: Path | None = None,
+    initrd: Path | None = None,
+    cmdline: str | None = None,
+    disk: Path | None = None,
+    disk_format: Literal["raw", "qcow2"] = "qcow2",
+    network: Literal["user", "none"] = "user",
+) -> str:
+    """A `<domain>` with a serial console, a channel for the guest agent and a source of randomness.
+
+    :param cpu: the name of a CPU model, `host-passthrough` or `maximum`; None leaves it to QEMU.
+    :param kernel: booted directly, with INITRD and CMDLINE; without one the disk boots.
+    :param disk: written to: give a shared image an overlay.
+    """
+    domain = ET.Element("domain", type="kvm" if accelerator == "kvm" else "qemu")
+    _text(domain, "name", name)
+    _text(domain, "memory", memory_mib, unit="MiB")
+    _text(domain, "vcpu", vcpus)
+    system = ET.SubElement(domain, "os")
+    _text(system, "type", "hvm", arch=arch, machine=machine)
+    for tag, value in (("kernel", kernel), ("initrd", initrd), ("cmdline", cmdline)):
+        if value is not None:
+            _text(system, tag, value)
+    ET.SubElement(ET.SubElement(domain, "features"), "acpi")
+    if cpu is not None:
+        _cpu(domain, cpu)
+    devices = ET.SubElement(domain, "devices")
+    if disk is not None:
+        _disk(devices, disk, disk_format)
+    if network == "user":
+        _interface(devices)
+    _fixed_devices(devices)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _text(parent: ET.Element, tag: str, value: object, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = str(value)
+
+
+def _cpu(domain: ET.Element, cpu: str) -> None:
+    if cpu in ("host-passthrough", "maximum"):
+        ET.SubElement(domain, "cpu", mode=cpu)
+    else:
+        _text(ET.SubElement(domain, "cpu", mode="custom", match="exact"), "model", cpu)
+
+
+def _disk(devices: ET.Element, path: Path, image: str) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type=image)
+    ET.SubElement(disk, "source", file=str(path))
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _interface(devices: ET.Element) -> None:
+    interface = ET.SubElement(devices, "interface", type="user")
+    ET.SubElement(interface, "model", type="virtio")
+
+
+def _fixed_devices(devices: ET.Element) -> None:
+    ET.SubElement(ET.SubElement(devices, "serial", type="pty"), "target", port="0")
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
+    ET.SubElement(devices, "memballoon", model="none")
+    _text(ET.SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")

@@ -1,0 +1,204 @@
+"""A virtual machine as a test wants it: run, read, write, type, wait. `vm.domain` is the libvirt object beneath."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from pytest_embedvm import libvirt
+from pytest_embedvm.guest import files, power, shell
+from pytest_embedvm.guest.agent import Agent
+from pytest_embedvm.guest.console import Console
+from pytest_embedvm.guest.files import Files
+from pytest_embedvm.guest.shell import RunResult, Shell
+from pytest_embedvm.guest.transcript import Transcript
+from pytest_embedvm.guest.wait import Deadline, Watch, describe, is_active
+
+T = TypeVar("T")
+
+#: An emulated guest boots in two to five seconds, and many may boot at once.
+READY_TIMEOUT_S: Final = 120.0
+SHUTDOWN_TIMEOUT_S: Final = 60.0
+UNTIL_TIMEOUT_S: Final = 60.0
+
+
+class VM:
+    """A running domain with a Linux guest.
+
+    It listens to the console and to the domain's events until `close`. `run` and the file methods need the guest
+    agent in the guest and its channel in the domain; `console` needs a serial port.
+    """
+
+    def __init__(self, domain: libvirt.virDomain) -> None:
+        """Begin to listen to DOMAIN, which must be active; start it paused, or what it says before is lost.
+
+        :raise libvirtError: when it is not active, or its console is in use.
+        """
+        self.domain = domain
+        self.connection = domain.connect()
+        self.name = domain.name()
+        transcript = Transcript()
+        self._watch = Watch(domain, transcript)
+        try:
+            #: Everything the guest's first serial port has shown.
+            self.console = Console(domain, transcript, self._watch)
+        except BaseException:
+            self._watch.close()
+            raise
+        self._agent = Agent(domain, self._watch)
+        self._shell = Shell(self._agent, self._watch)
+        self._files = Files(self._agent, self._shell)
+
+    @classmethod
+    def boot(cls, connection: libvirt.virConnect, xml: str) -> Self:
+        """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
+
+        Returns as soon as it runs; `wait_ready` waits for the guest.
+
+        :raise libvirtError: when it cannot start.
+        """
+        flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
+        domain = connection.createXML(xml, flags)
+        with contextlib.ExitStack() as undo:
+            undo.callback(domain.destroy)
+            vm = cls(domain)
+            undo.callback(vm.close)
+            domain.resume()
+            undo.pop_all()
+        return vm
+
+    def close(self) -> None:
+        """Listen no more. The domain goes on; what the console has shown stays readable."""
+        self._watch.close()
+        self.console.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<VM {self.name!r}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the domain has a QEMU, paused or not."""
+        return is_active(self.domain)
+
+    def run(
+        self,
+        command: Sequence[str] | str,
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - subprocess's name for it
+        timeout: float = shell.TIMEOUT_S,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> RunResult:
+        """Run COMMAND in the guest as the agent's user, root mostly; wait until it ended and closed its outputs.
+
+        :param command: the words of a command, or a script for the guest's /bin/sh.
+        :param input: its standard input; without it, that is empty.
+        :param timeout: seconds; then the command is killed with all its descendants.
+        :param check: raise when it fails.
+        :param env: variables to add to the agent's own.
+        :param cwd: the directory to run it in, instead of the agent's.
+        :raise CommandFailed: when CHECK and it ends with another status than 0. A command that cannot be
+            started has status 127.
+        :raise CommandTimeout: when it does not end in time; with what it wrote.
+        :raise OutputTruncated: when it writes more than 16 MiB to one of its outputs.
+        :raise GuestStopped: as soon as the guest ends, panics or is reset.
+        :raise WaitTimeout: when the agent itself does not answer in time.
+        :raise AgentError: when there is no agent, or it runs no commands.
+        """
+        return self._shell.run(command, input=input, timeout=timeout, check=check, env=env, cwd=cwd)
+
+    def read_bytes(self, path: str, *, timeout: float = files.TIMEOUT_S) -> bytes:
+        """What the guest's file PATH holds; TIMEOUT is in seconds, here and below.
+
+        :raise GuestFileError: when the guest cannot read it.
+        """
+        return self._files.read_bytes(path, Deadline(timeout))
+
+    def read_text(self, path: str, *, timeout: float = files.TIMEOUT_S) -> str:
+        """`read_bytes` as UTF-8.
+
+        :raise GuestFileError: when the guest cannot read it.
+        :raise UnicodeDecodeError: when it is no UTF-8.
+        """
+        return self.read_bytes(path, timeout=timeout).decode()
+
+    def write_bytes(self, path: str, data: bytes, mode: int | None = None, *, timeout: float = files.TIMEOUT_S) -> None:
+        """Make the guest's file PATH hold DATA.
+
+        :param mode: its permissions; without it they stay as they are, and a new file has 0644.
+        :raise GuestFileError: when the guest cannot write it.
+        """
+        self._files.write_from(path, io.BytesIO(data), mode, Deadline(timeout))
+
+    def write_text(self, path: str, text: str, mode: int | None = None, *, timeout: float = files.TIMEOUT_S) -> None:
+        """`write_bytes` of TEXT as UTF-8."""
+        self.write_bytes(path, text.encode(), mode, timeout=timeout)
+
+    def push(self, local: str | os.PathLike[str], remote: str, *, timeout: float = files.TIMEOUT_S) -> None:
+        """Copy the host's file or directory LOCAL to REMOTE in the guest, with its modes.
+
+        A directory's contents go into the directory REMOTE, which is made; they become root's.
+
+        :raise GuestFileError: when the guest cannot write it.
+        :raise OSError: when LOCAL cannot be read.
+        """
+        self._files.push(Path(local), remote, Deadline(timeout))
+
+    def pull(self, remote: str, local: str | os.PathLike[str], *, timeout: float = files.TIMEOUT_S) -> None:
+        """Copy the guest's file or directory REMOTE to LOCAL on the host, with its modes.
+
+        A directory's files, directories and links go into the directory LOCAL, which is made.
+
+        :raise GuestFileError: when the guest cannot read it.
+        :raise OSError: when LOCAL cannot be written.
+        """
+        self._files.pull(remote, Path(local), Deadline(timeout))
+
+    def wait_until(
+        self, condition: Callable[[], T], timeout: float = UNTIL_TIMEOUT_S, *, message: str | None = None
+    ) -> T:
+        """Call CONDITION, at growing intervals up to 0.1 s, until what it returns is true; return that.
+
+        :param message: what is awaited, for the error; else CONDITION's name.
+        :raise WaitTimeout: after TIMEOUT seconds; with the last value.
+        :raise GuestStopped: as soon as the guest is dead and CONDITION is still false.
+        """
+        return self._watch.poll(message or describe(condition), condition, Deadline(timeout))
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Return once the guest agent answers.
+
+        :raise WaitTimeout: after TIMEOUT seconds.
+        :raise GuestStopped: as soon as the guest is dead.
+        :raise AgentError: when the domain has no channel for an agent.
+        """
+        self._agent.wait_ready(Deadline(timeout))
+
+    def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT_S) -> None:
+        """Ask the guest to power off, and return once the machine has ended; at once when it had already.
+
+        :raise WaitTimeout: when it goes on for TIMEOUT seconds.
+        :raise GuestStopped: when it panics or crashes instead.
+        :raise libvirtError: when it cannot be asked.
+        """
+        power.shutdown(self.domain, self._watch, Deadline(timeout))
+
+    def reboot(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Ask the guest to reboot, and return once its agent answers again.
+
+        :raise WaitTimeout: when that takes longer than TIMEOUT seconds.
+        :raise GuestStopped: when it ends or panics instead.
+        :raise libvirtError: when it cannot be asked.
+        """
+        power.reboot(self.domain, self._watch, self._agent, Deadline(timeout))

@@ -1,0 +1,104 @@
+"""The fixtures, a ladder: root, connection, domain XML, running domain, answering VM.
+
+Each rung can be used alone and overridden alone. Nothing heavy is imported before a fixture asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_embedvm.plugin.markers import DomainArguments, arguments
+from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON
+
+if TYPE_CHECKING:
+    from pytest_embedvm.guest import VM
+    from pytest_embedvm.libvirt import virConnect, virDomain
+    from pytest_embedvm.plugin.session import Machines
+
+
+@pytest.fixture
+def embedvm_root(tmp_path: Path) -> Path:
+    """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
+
+    It is purged at teardown by whoever opened it.
+    """
+    root = tmp_path / "embedvm"
+    root.mkdir(mode=0o700)
+    return root
+
+
+@pytest.fixture
+def embedvm_machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machines]:
+    """Everything that one test starts; ends it, purges the roots, and checks that nothing stayed."""
+    if not request.config.stash[SETTINGS].enabled:
+        pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
+    from pytest_embedvm.plugin.session import Machines
+
+    with Machines(request, tmp_path) as machines:
+        yield machines
+
+
+@pytest.fixture
+def embedvm_conn_factory(embedvm_machines: Machines) -> Callable[..., virConnect]:
+    """`embedvm_conn_factory(root=None)` opens a connection to a root of its own, as often as it is called.
+
+    `root` is a directory of the caller's choice; without one a new one is made under `tmp_path`.
+    """
+    return embedvm_machines.open
+
+
+@pytest.fixture
+def embedvm_conn(embedvm_conn_factory: Callable[..., virConnect], embedvm_root: Path) -> virConnect:
+    """A connection to `embedvm_root`: libvirt-python's `virConnect`."""
+    return embedvm_conn_factory(embedvm_root)
+
+
+@pytest.fixture
+def embedvm_domain_args(request: pytest.FixtureRequest) -> DomainArguments:
+    """What the marker says; override it to say more, with `dataclasses.replace`."""
+    return arguments(request.node)
+
+
+@pytest.fixture
+def embedvm_domain_xml(embedvm_domain_args: DomainArguments, embedvm_machines: Machines) -> str:
+    """The XML of the domain that `embedvm_domain` and `vm` start: the built-in guest, unless it is overridden."""
+    return embedvm_machines.domain_xml(embedvm_domain_args)
+
+
+@pytest.fixture
+def embedvm_domain(embedvm_vm: VM) -> virDomain:
+    """A running domain, made from `embedvm_domain_xml`; whether its guest answers nobody has asked yet."""
+    return embedvm_vm.domain
+
+
+@pytest.fixture
+def embedvm_vm(embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_xml: str) -> VM:
+    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml)
+
+
+@pytest.fixture
+def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
+    """A virtual machine that has booted and answers: `vm.run("uname -r").stdout`."""
+    embedvm_vm.wait_ready(timeout=embedvm_domain_args.timeout)
+    return embedvm_vm
+
+
+@pytest.fixture
+def vm_factory(
+    embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_args: DomainArguments
+) -> Callable[..., VM]:
+    """`vm_factory(**keywords)` boots one more VM in the root of `embedvm_conn`.
+
+    The keywords are the marker's, and replace what the marker says; `name=` names the domain, `xml=` replaces
+    the built-in XML, `connection=` puts the VM into another root.
+    """
+
+    def boot(*, connection: virConnect | None = None, xml: str | None = None, **keywords: object) -> VM:
+        return embedvm_machines.boot(connection or embedvm_conn, embedvm_domain_args, xml, **keywords)
+
+    return boot

@@ -1,0 +1,50 @@
+"""QEMU and accelerator of the host, as the session sees them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.loop import loop_thread
+from pytest_embedvm.plugin.settings import Accel, Settings
+from pytest_embedvm.qemu.binary import find_binary
+from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
+
+
+def probe(accel: Accel) -> HostCapabilities:
+    """What QEMU can do here and what runs guest code, from the cache or by asking.
+
+    :raise SystemFailure: when there is no QEMU.
+    :raise OperationUnsupported: when KVM was asked for and is not worth having.
+    """
+    return loop_thread().run(host_capabilities(find_binary(), default_cache_dir(), accel))
+
+
+def header(settings: Settings) -> list[str]:
+    """The plugin's lines in pytest's header: what was chosen, and why."""
+    try:
+        known = probe(settings.accel)
+    except EmbedError as error:
+        return [f"embedvm: {error.message}"]
+    version = ".".join(map(str, known.capabilities.version))
+    accelerator = known.accelerator
+    return [f"embedvm: QEMU {version}, {accelerator.name.upper()}: {accelerator.reason}"]
+
+
+def require_kvm(settings: Settings) -> None:
+    """Stop the session unless KVM is worth having.
+
+    :raise pytest.UsageError: with the probe's reason.
+    """
+    option = "--embedvm-require-kvm" if settings.require_kvm else "--embedvm-accel kvm"
+    try:
+        probe("kvm")
+    except EmbedError as error:
+        raise pytest.UsageError(f"{option}: {error.message}") from None
+
+
+def accelerator(accel: Accel) -> Literal["kvm", "tcg"]:
+    """What runs guest code in this session."""
+    return "kvm" if accel != "tcg" and probe(accel).accelerator.name == "kvm" else "tcg"

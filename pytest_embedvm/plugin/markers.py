@@ -1,0 +1,83 @@
+"""`@pytest.mark.embedvm(memory=512, …)`: what a test wants of its machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+
+MARKER: Final = "embedvm"
+
+#: What can be chosen, where only a few words are possible.
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"network": ("user", "none"), "secrets": ("private",)}
+
+#: Words that are understood and cannot be given yet.
+NOT_YET: Final[Mapping[str, tuple[str, ...]]] = {"network": ("private", "host"), "secrets": ("host",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainArguments:
+    """What the built-in domain XML is made of.
+
+    `memory` is in MiB. `image` is a raw or qcow2 disk; each machine writes to an overlay of its own, never to it.
+    `kernel` and `initrd` replace the built-in guest's, `cmdline` is added to its kernel's command line. `timeout` is
+    how many seconds the guest may take until it answers.
+    """
+
+    memory: int = 256
+    vcpus: int = 1
+    machine: str = "q35"
+    cpu: str | None = None
+    image: str | Path | None = None
+    kernel: str | Path | None = None
+    initrd: str | Path | None = None
+    cmdline: str | None = None
+    network: str = "user"
+    secrets: str = "private"
+    timeout: float = 120.0
+
+
+KNOWN: Final = tuple(f.name for f in dataclasses.fields(DomainArguments))
+
+
+def arguments(item: pytest.Item) -> DomainArguments:
+    """What the markers of ITEM say, the closest to the test winning for each keyword."""
+    values: dict[str, Any] = {}
+    for marker in item.iter_markers(MARKER):
+        values = {**marker.kwargs, **values}
+    return DomainArguments(**values)
+
+
+def complaints(item: pytest.Item) -> Iterator[str]:
+    """What is wrong with the markers of ITEM."""
+    for marker in item.iter_markers(MARKER):
+        if marker.args:
+            yield f"@pytest.mark.{MARKER} takes keywords only, not {marker.args[0]!r}; it knows {', '.join(KNOWN)}"
+        for name, value in marker.kwargs.items():
+            yield from _complaints(name, value)
+
+
+def _complaints(name: str, value: object) -> Iterator[str]:
+    where = f"@pytest.mark.{MARKER}({name}={value!r})"
+    if name not in KNOWN:
+        yield f"{where}: unknown keyword '{name}'; it knows {', '.join(KNOWN)}"
+    elif value in NOT_YET.get(name, ()):
+        yield f"{where}: not available yet; possible is {' or '.join(CHOICES[name])}"
+    elif name in CHOICES and value not in CHOICES[name]:
+        yield f"{where}: possible is {' or '.join(CHOICES[name])}"
+    elif name in ("memory", "vcpus") and not _is_positive(value, int):
+        yield f"{where}: must be a whole number above 0" + (" (MiB)" if name == "memory" else "")
+    elif name == "timeout" and not _is_positive(value, int, float):
+        yield f"{where}: must be a number of seconds above 0"
+    elif name in ("machine", "cpu", "cmdline") and not isinstance(value, str):
+        yield f"{where}: must be a string"
+    elif name in ("image", "kernel", "initrd") and not isinstance(value, str | Path):
+        yield f"{where}: must be a path"
+
+
+def _is_positive(value: object, *types: type) -> bool:
+    return type(value) in types and cast("float", value) > 0

@@ -1,0 +1,69 @@
+"""What the user chose on the command line, in the ini file, in the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import pytest
+
+Accel = Literal["auto", "kvm", "tcg"]
+
+SETTINGS: Final = pytest.StashKey["Settings"]()
+
+SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or put 'embedvm = true' into its ini file"
+
+DEFAULT_OUTPUT: Final = "test-results"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The plugin's settings for one session."""
+
+    enabled: bool
+    accel: Accel
+    require_kvm: bool
+    cache_dir: Path | None
+    output: Path
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Settings:
+        cache_dir = config.getoption("embedvm_cache_dir")
+        return cls(
+            enabled=bool(config.getoption("embedvm") or config.getini("embedvm")),
+            accel=cast("Accel", config.getoption("embedvm_accel")),
+            require_kvm=bool(config.getoption("embedvm_require_kvm")),
+            cache_dir=Path(cache_dir).absolute() if cache_dir else None,
+            output=config.rootpath / config.getoption("embedvm_output"),
+        )
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the options and the ini value."""
+    group = parser.getgroup("embedvm", "real virtual machines from a private root (pytest-embedvm)")
+    group.addoption("--embedvm", action="store_true", help="run the tests that use virtual machines")
+    group.addoption(
+        "--embedvm-accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="what runs guest code; auto takes KVM only where it was measured to be faster than TCG (default: auto)",
+    )
+    group.addoption(
+        "--embedvm-require-kvm",
+        action="store_true",
+        help="stop at once, with the reason, where KVM is not worth having",
+    )
+    group.addoption(
+        "--embedvm-cache-dir",
+        metavar="DIR",
+        help="where probes and built guests are kept between runs "
+        "(default: EMBEDVM_CACHE_DIR, or pytest-embedvm in the user's cache directory)",
+    )
+    group.addoption(
+        "--embedvm-output",
+        metavar="DIR",
+        default=DEFAULT_OUTPUT,
+        help=f"where the files of failed tests' machines are kept (default: {DEFAULT_OUTPUT})",
+    )
+    parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")

@@ -1,0 +1,12 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+from pytest_embedvm.qemu.cache import default_cache_dir
+
+pytest_plugins = ["pytester"]
+
+# pytester gives each inner run a home of its own; without this each would probe QEMU and build the guest anew.
+os.environ.setdefault("EMBEDVM_CACHE_DIR", str(default_cache_dir()))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import logging
+import threading
+from typing import cast
+
+import pytest
+
+from pytest_embedvm.constants import DomainEventID, DomainEventStoppedDetailType, DomainEventType
+from pytest_embedvm.driver.events import Event, EventHub, Lifecycle, Reboot, RtcChange
+from pytest_embedvm.driver.machine import Machine
+
+ONE, OTHER = cast("Machine", object()), cast("Machine", object())
+STOPPED = Lifecycle(DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED, "a")
+
+
+def delivered(hub: EventHub) -> None:
+    """Return once everything that was emitted has been delivered."""
+    fence = threading.Event()
+    number = hub.register(DomainEventID.TUNABLE, None, lambda *_: fence.set())
+
+    class Fence(Event):
+        event_id = DomainEventID.TUNABLE
+
+    hub.emit(ONE, Fence())
+    assert fence.wait(10)
+    hub.deregister(number)
+
+
+def delivery_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "embedvm-events"]
+
+
+@pytest.fixture
+def hub() -> object:
+    hub = EventHub()
+    yield hub
+    threads = delivery_threads()
+    hub.close()
+    for thread in threads:
+        thread.join(10)
+    assert not delivery_threads()
+
+
+def test_each_gets_its_kind_and_its_machine_in_order(hub: EventHub) -> None:
+    everything: list[object] = []
+    of_one: list[object] = []
+    hub.register(DomainEventID.RTC_CHANGE, None, lambda machine, event: everything.append((machine, event)))
+    hub.register(DomainEventID.RTC_CHANGE, ONE, lambda machine, event: of_one.append(event))
+    for offset in range(100):
+        hub.emit(ONE, RtcChange(offset))
+        hub.emit(OTHER, RtcChange(-offset))
+        hub.emit(ONE, Reboot())
+    delivered(hub)
+    assert of_one == [RtcChange(n) for n in range(100)]
+    assert everything == [pair for n in range(100) for pair in ((ONE, RtcChange(n)), (OTHER, RtcChange(-n)))]
+
+
+def test_a_callback_that_raises_is_logged_and_the_next_runs(hub: EventHub, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Event] = []
+
+    def bad(machine: Machine, event: Event) -> None:
+        raise ValueError("mine")
+
+    hub.register(DomainEventID.LIFECYCLE, None, bad)
+    hub.register(DomainEventID.LIFECYCLE, None, lambda machine, event: seen.append(event))
+    with caplog.at_level(logging.ERROR):
+        hub.emit(ONE, STOPPED)
+        delivered(hub)
+    assert seen == [STOPPED]
+    assert "ValueError: mine" in caplog.text
+
+
+def test_deregisters_inside_a_callback(hub: EventHub) -> None:
+    calls: list[str] = []
+
+    def once(machine: Machine, event: Event) -> None:
+        calls.append("once")
+        assert hub.deregister(first)
+        assert hub.deregister(second)
+
+    first = hub.register(DomainEventID.LIFECYCLE, None, once)
+    second = hub.register(DomainEventID.LIFECYCLE, None, lambda machine, event: calls.append("never"))
+    hub.emit(ONE, STOPPED)
+    hub.emit(ONE, STOPPED)
+    delivered(hub)
+    assert calls == ["once"]
+    assert not hub.deregister(first)
+
+
+def test_runs_on_a_thread_of_its_own_that_all_hubs_share(hub: EventHub) -> None:
+    names: set[int] = set()
+    other = EventHub()
+    for each in (hub, other):
+        each.register(DomainEventID.REBOOT, None, lambda machine, event: names.add(threading.get_ident()))
+        each.emit(ONE, Reboot())
+        delivered(each)
+    assert len(names) == 1
+    assert threading.get_ident() not in names
+    other.close()
+    assert len(delivery_threads()) == 1
+
+
+def test_nothing_is_delivered_after_close(hub: EventHub) -> None:
+    seen: list[Event] = []
+    closing = EventHub()
+    closing.register(DomainEventID.REBOOT, None, lambda machine, event: seen.append(event))
+    closing.close()
+    closing.emit(ONE, Reboot())
+    delivered(hub)
+    assert seen == []
+
+
+def test_no_thread_without_callbacks_and_none_left_by_thousands() -> None:
+    for _ in range(1000):
+        quiet = EventHub()
+        quiet.emit(ONE, Reboot())
+        quiet.close()
+    assert not delivery_threads()
+    for _ in range(100):
+        hub = EventHub()
+        hub.register(DomainEventID.REBOOT, None, lambda machine, event: None)
+        hub.close()
+    for thread in delivery_threads():
+        thread.join(10)
+    assert not delivery_threads()

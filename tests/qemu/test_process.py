@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.qemu.process import Process
+from tests.qemu.counting import open_descriptors
+
+FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
+
+
+def output_of(argv: list[str], **options: bool) -> bytes:
+    async def main() -> bytes:
+        with tempfile.TemporaryFile() as output:
+            await Process.spawn(argv, output=output, **options).wait()
+            output.seek(0)
+            return output.read()
+
+    return asyncio.run(main())
+
+
+def test_its_status_is_known_once_it_has_ended() -> None:
+    async def main() -> tuple[int | None, int, int | None]:
+        process = Process.spawn([sys.executable, "-c", "raise SystemExit(3)"])
+        before = process.returncode
+        return before, await process.wait(), process.returncode
+
+    assert asyncio.run(main()) == (None, 3, 3)
+
+
+def test_standard_output_and_error_go_to_one_place() -> None:
+    said = output_of(["sh", "-c", "echo out; echo error >&2"])
+    assert said == b"out\nerror\n"
+
+
+def test_kill_waits_until_it_is_reaped_and_may_be_repeated() -> None:
+    async def main() -> None:
+        process = Process.spawn(FOREVER)
+        assert await process.kill() == -signal.SIGKILL
+        assert await process.kill() == -signal.SIGKILL
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+
+    asyncio.run(main())
+
+
+def test_a_signal_after_its_end_hits_nobody() -> None:
+    async def main() -> None:
+        process = Process.spawn(["true"])
+        await process.wait()
+        process.send_signal(signal.SIGTERM)
+        assert process.returncode == 0
+
+    asyncio.run(main())
+
+
+def test_a_terminals_interrupt_does_not_reach_it() -> None:
+    async def main() -> None:
+        process = Process.spawn(FOREVER)
+        try:
+            assert os.getpgid(process.pid) == process.pid != os.getpgrp()
+        finally:
+            await process.kill()
+
+    asyncio.run(main())
+
+
+def test_a_program_that_is_not_there() -> None:
+    async def main() -> None:
+        Process.spawn(["/nonexistent/qemu"])
+
+    with pytest.raises(SystemFailure, match=r"^cannot execute binary /nonexistent/qemu: No such file or directory$"):
+        asyncio.run(main())
+
+
+def test_a_file_that_is_no_program(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no program")
+
+    async def main() -> None:
+        Process.spawn([str(text)])
+
+    with pytest.raises(SystemFailure, match="text: Permission denied"):
+        asyncio.run(main())
+
+
+def test_waiting_leaves_no_descriptor_open() -> None:
+    async def main() -> None:
+        await Process.spawn(["true"]).wait()  # what is opened once is open now
+        before = open_descriptors()
+        for _ in range(5):
+            await Process.spawn(["true"]).wait()
+        assert open_descriptors() == before
+
+    asyncio.run(main())
+
+
+DEATH_SIGNAL = [
+    sys.executable,
+    "-c",
+    "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)",
+]
+
+
+@pytest.mark.parametrize(("outlives", "number"), [(False, signal.SIGKILL), (True, 0)])
+def test_the_signal_it_gets_when_its_parent_is_gone(outlives: bool, number: int) -> None:
+    assert int(output_of(DEATH_SIGNAL, outlives_parent=outlives)) == number
+
+
+PARENT = """
+import asyncio, sys
+from pytest_embedvm.qemu.process import Process
+
+async def main():
+    Process.spawn(["sh", "-c", "echo $$; exec sleep 1000"], output=sys.stdout)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_it_dies_with_a_parent_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = os.pidfd_open(int(parent.stdout.readline()))  # said by the child itself: the signal is set
+        try:
+            parent.kill()
+            poll = select.poll()
+            poll.register(child, select.POLLIN)
+            assert poll.poll(10_000), "the child is still alive 10 s after its parent was killed"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+            os.close(child)
