@@ -10,6 +10,7 @@ from pytest_embedvm.domain.devices.console import Console
 from pytest_embedvm.domain.devices.controller import Controller
 from pytest_embedvm.domain.devices.disk import Disk
 from pytest_embedvm.domain.devices.hub import Hub
+from pytest_embedvm.domain.devices.interface import Interface
 from pytest_embedvm.domain.devices.parallel import Parallel
 from pytest_embedvm.domain.devices.rng import Rng
 from pytest_embedvm.domain.devices.serial import Serial
@@ -18,6 +19,7 @@ from pytest_embedvm.domain.devices.serial import Serial
 KINDS: Final[dict[str, type[Device]]] = {
     "disk": Disk,
     "controller": Controller,
+    "interface": Interface,
     "serial": Serial,
     "parallel": Parallel,
     "console": Console,

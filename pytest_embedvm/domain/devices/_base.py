@@ -13,7 +13,7 @@ from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddr
 from pytest_embedvm.domain.backends.source import NeededFile
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.qemu.capabilities import Capabilities
-from pytest_embedvm.qemu.parts import Json, Part
+from pytest_embedvm.qemu.parts import Command, Json, Part
 from pytest_embedvm.xml.mapping import At
 
 if TYPE_CHECKING:
@@ -222,6 +222,10 @@ class Device:
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""
         raise NotImplementedError
+
+    def commands(self) -> Iterable[Command]:
+        """QMP commands that are due once QEMU is up, before the guest runs for the first time."""
+        return ()
 
     @property
     def id(self) -> str:

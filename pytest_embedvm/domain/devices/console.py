@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
@@ -40,17 +40,23 @@ class Console(CharacterDevice):
         Refusal("unknown target type '{}' specified for character device", ConfigUnsupported),
     ] = None
     port: Annotated[int | None, At("target/@port"), Refusal("Invalid port number: {}")] = None
+    #: Whether nobody wrote it.
+    unasked: bool = field(default=False, metadata={"xml": False})
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
         # libvirt: virDomainDefAddConsoleCompat
         devices = context.domain.devices.all
-        console = next((d for d in devices if isinstance(d, Console)), None)
+        first = next((d for d in devices if isinstance(d, Console)), None)
         serial = next((d for d in devices if isinstance(d, Serial)), None)
-        if console is not None and serial is None and console.is_mirror:
-            yield Serial(chardev=console.chardev, port=console.port, alias=console.alias, address=console.address)
-        elif console is None and serial is not None and (serial.type or "isa-serial") in _SHOWN:
-            yield Console(chardev=serial.chardev)
+        if serial is None:
+            if first is not None and first.is_mirror:
+                yield Serial(chardev=first.chardev, port=first.port, alias=first.alias, address=first.address)
+        elif (first is None or not first.is_mirror) and (serial.type or "isa-serial") in _SHOWN:
+            yield Console(chardev=serial.chardev, unasked=True)
+
+    def arrange(self, devices: list[Device]) -> None:
+        devices.insert(0 if self.unasked else len(devices), self)
 
     @property
     def is_mirror(self) -> bool:
@@ -65,6 +71,15 @@ class Console(CharacterDevice):
     def command_line_turn(self) -> int:
         return PLUGGED_IN + 1  # after channels, whose ports are known (libvirt: qemuBuildCommandLine)
 
+    @property
+    def command_line_turn(self) -> int:
+        return PLUGGED_IN + 1  # libvirt: qemuBuildCommandLine has channels before consoles
+
+    def needed_controllers(self) -> Iterable[tuple[str, int]]:
+        # libvirt: qemuDomainDefAddImplicitControllers's virDomainDefMaybeAddVirtioSerialController
+        if self.type == "virtio":
+            yield "virtio-serial", self.address.controller if isinstance(self.address, VirtioSerialAddress) else 0
+
     def complete(self, context: Context) -> None:
         consoles = [d for d in context.domain.devices.all if isinstance(d, Console)]
         self.tty = None
@@ -77,7 +92,7 @@ class Console(CharacterDevice):
         else:
             super().complete(context)
         if self.port is None:
-            self.port = next_port(d.port for d in consoles)
+            self.port = next_port(d.port for d in consoles if not d.unasked)
 
     def _take_serial(self, context: Context) -> None:
         serial = next(d for d in context.domain.devices.all if isinstance(d, Serial))

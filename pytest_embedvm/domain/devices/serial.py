@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import ADDRESSES
 from pytest_embedvm.domain.backends.chardev import Chardev
-from pytest_embedvm.domain.devices._base import Bus, Context
+from pytest_embedvm.domain.devices._base import Bus, Context, PciTurn
 from pytest_embedvm.domain.devices._character import CharacterDevice, next_port
 from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.qemu.parts import Json, Part
@@ -66,6 +66,10 @@ class Serial(CharacterDevice):
     @property
     def bus(self) -> Bus | None:
         return _BUSES.get(self.type or "isa-serial")
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.SERIAL
 
     def complete(self, context: Context) -> None:
         super().complete(context)
