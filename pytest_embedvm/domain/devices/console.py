@@ -71,15 +71,6 @@ class Console(CharacterDevice):
     def command_line_turn(self) -> int:
         return PLUGGED_IN + 1  # after channels, whose ports are known (libvirt: qemuBuildCommandLine)
 
-    @property
-    def command_line_turn(self) -> int:
-        return PLUGGED_IN + 1  # libvirt: qemuBuildCommandLine has channels before consoles
-
-    def needed_controllers(self) -> Iterable[tuple[str, int]]:
-        # libvirt: qemuDomainDefAddImplicitControllers's virDomainDefMaybeAddVirtioSerialController
-        if self.type == "virtio":
-            yield "virtio-serial", self.address.controller if isinstance(self.address, VirtioSerialAddress) else 0
-
     def complete(self, context: Context) -> None:
         consoles = [d for d in context.domain.devices.all if isinstance(d, Console)]
         self.tty = None
