@@ -16,7 +16,7 @@ from typing import Final
 
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
-from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request
+from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, SocketPlace
 from pytest_embedvm.qemu.process import Process
 
 BACKLOG: Final = 16
@@ -40,6 +40,11 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
             descriptor = _open_file(path, write=write)
             passed.callback(os.close, descriptor)
             return descriptor
+        case SocketPlace(path):
+            descriptor = _open_directory(Path(path).parent)
+            passed.callback(os.close, descriptor)
+            stack.callback(Path(path).unlink, missing_ok=True)
+            return descriptor
         case Companion(name, argv):
             return _start_companion(name, argv, stack, passed)
 
@@ -49,6 +54,13 @@ def _open_file(path: str, *, write: bool) -> int:
         return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+
+
+def _open_directory(path: Path) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFailure(f"Failed to open directory '{path}': {error.strerror}") from error
 
 
 def _start_companion(

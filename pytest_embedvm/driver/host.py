@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
@@ -19,12 +20,17 @@ from pytest_embedvm.qemu.capabilities import Capabilities
 # libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
 MAC_PREFIX: Final = "52:54:00"
 
+_VSOCK: Final = Path("/dev/vhost-vsock")
+
+#: Drawn at random: two drivers that know nothing of each other are not to meet.
+_CIDS: Final = range(1 << 16, 1 << 31)
+
 #: Where each kind of file lies below the root, and how it ends.
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "channel": (("lib", "qemu", "channel", "target"), ""),
-    "console-log": (("log", "qemu"), ".log"),
+    "console-log": (("log", "qemu", "console"), ".log"),
     "nvram": (("lib", "qemu", "nvram"), ""),
-    "vnc": (("lib", "qemu"), ".sock"),
+    "vnc": (("lib", "qemu", "vnc"), ".sock"),
     "tpm": (("lib", "swtpm"), ""),
 }
 
@@ -71,10 +77,24 @@ class EmbedHost:
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         above, suffix = _PLACES[kind]
-        return str(self._root.directory(*above, file_name(domain)) / (file_name(item) + suffix))
+        return str(self._root.path.joinpath(*above, file_name(domain), file_name(item) + suffix))
+
+    def make_places(self, domain: str) -> None:
+        """Make the directories that `path` names for DOMAIN.
+
+        :raise SystemFailure: when one cannot be made.
+        """
+        for above, _ in _PLACES.values():
+            self._root.directory(*above, file_name(domain))
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def vsock_cid(self, wanted: int | None) -> int:
+        if not _VSOCK.exists():
+            # libvirt: qemuProcessPrepareHost's qemuVsockSetupFds
+            raise ConfigUnsupported("unable to open vhost-vsock device", origin=ErrorDomain.QEMU)
+        return wanted or secrets.choice(_CIDS)
 
     def now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC)

@@ -166,6 +166,7 @@ class Machine:
     async def _start(self, domain: Domain, flags: int, *, wait: bool) -> None:
         live = await self._driver.complete(domain)
         live.id = self._driver.registry.next_id()
+        self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         self.live = live
         await start(self, launch(live, self._driver.host), live.id, paused=wait)
@@ -326,8 +327,9 @@ class Machine:
         :raise InternalError: when there is none.
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
         """
+        force = bool(flags & DomainConsoleFlags.FORCE)
         async with self._running_job() as running:
-            return await channels.open_console(running, device, force=bool(flags & DomainConsoleFlags.FORCE))
+            return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
         """What is known of the last run, running or not."""
@@ -339,7 +341,7 @@ class Machine:
             command_line=command_line(last.argv, {}),
             qemu_log_tail=tail(last.log, last.log_start),
             qmp_trace=last.monitor.trace,
-            console_logs={port.alias: port.log for port in last.ports.values() if port.log},
+            console_logs={port.alias: port.log for port in last.ports if port.log},
             log=last.log,
         )
 
@@ -364,6 +366,12 @@ class Machine:
         if self._running is None:
             raise OperationInvalid("domain is not running", origin=origin)
         return self._running
+
+    def _require_live(self) -> Completed:
+        self._require_active()
+        if self.live is None:  # it is set before QEMU is started
+            raise OperationInvalid("domain is not running")
+        return self.live
 
     @contextlib.asynccontextmanager
     async def _job(self) -> AsyncIterator[None]:

@@ -30,6 +30,7 @@ from pytest_embedvm.constants import (
     DomainRunningReason,
     DomainState,
 )
+from pytest_embedvm.domain.consoles import learn_state
 from pytest_embedvm.driver import events, state
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import Event
@@ -227,6 +228,8 @@ def _device_deleted(machine: Machine, running: Running, data: Data) -> None:  # 
 
 
 def _port_changed(machine: Machine, running: Running, data: Data) -> None:
+    if machine.live:
+        learn_state(machine.live, data["id"], connected=data["open"])
     channel = running.agent
     if channel is None or data["id"] != channel.alias or data["open"] == channel.connected:
         return

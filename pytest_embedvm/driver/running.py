@@ -33,7 +33,7 @@ class Running:
     log_start: int
     argv: tuple[str, ...]
     process: Process
-    ports: dict[str, Port]
+    ports: list[Port]
     #: Our end of the monitor, until the monitor takes it.
     socket: socket.socket
     agent: AgentChannel | None = None

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from pytest_embedvm.constants import DomainRunningReason
 from pytest_embedvm.domain.argv import Launch
+from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.driver import react, stop
 from pytest_embedvm.driver.descriptors import open_request
 from pytest_embedvm.driver.ports import ports
@@ -126,14 +127,16 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         raise OperationTimeout(f"{error.detail}; {last_words(running) or 'QEMU said nothing'}") from None
     stack.push_async_callback(running.unlink)
     machine.started(running)
+    if machine.live and running.ports:
+        learn(machine.live, await _execute(running, "query-chardev"))
     if machine.action("on_reboot") == "destroy":
         # libvirt: qemuProcessSetupLifecycleActions
         await _execute(running, "set-action", {"reboot": "shutdown"})
 
 
-async def _execute(running: Running, command: str, arguments: dict[str, object] | None = None) -> None:
+async def _execute(running: Running, command: str, arguments: dict[str, object] | None = None) -> Any:
     try:
-        await running.monitor.execute(command, arguments)
+        return await running.monitor.execute(command, arguments)
     except MonitorClosed:
         await _give_up(running, f"process exited during '{command}'")
 

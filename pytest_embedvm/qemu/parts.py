@@ -39,6 +39,16 @@ class OpenFile:
 
 
 @dataclass(frozen=True)
+class SocketPlace:
+    """The directory of `path`, in which QEMU itself binds a unix socket; the socket's file ends with the machine.
+
+    QEMU is told a path through this descriptor: a socket's own path may not be longer than 107 bytes.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Companion:
     """One end of a socket pair whose other end is held by a program of its own: passt, swtpm.
 
@@ -50,15 +60,19 @@ class Companion:
     argv: tuple[str, ...]
 
 
-Request: TypeAlias = Listen | Connect | OpenFile | Companion
+Request: TypeAlias = Listen | Connect | OpenFile | SocketPlace | Companion
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A file descriptor that QEMU inherits: what has to be opened, under a name that is unique in the machine."""
+    """A file descriptor that QEMU inherits: what has to be opened, under a name that is unique in the machine.
+
+    `spelled` is how QEMU is told of it; the first `{fd}` in it is the number.
+    """
 
     name: str
     opens: Request
+    spelled: str = "{fd}"
 
 
 #: Descriptor names to the numbers under which QEMU inherits them.
@@ -96,7 +110,7 @@ class Part:
 
 def _resolve(value: Any, numbers: Descriptors) -> Any:
     if isinstance(value, Descriptor):
-        return str(numbers[value.name])
+        return value.spelled.replace("{fd}", str(numbers[value.name]), 1)
     if isinstance(value, Mapping):
         return {key: _resolve(item, numbers) for key, item in value.items()}
     if isinstance(value, list):

@@ -234,12 +234,9 @@ RUNNING = [
 
 #: Where this driver does not answer as libvirt does yet, and why. A row that is mended has to leave.
 DIFFERS = {
-    "mismatched tag": "xml.document points one column too far left: it reads offset, which lxml counts from 0",
-    "setMetadata elem bad xml": "as above",
-    "no os type text": "an empty <type> is read as the type ''",
     "arch bogus": "the search for an emulator comes before the check of the architecture",
-    "feature unknown": "an unknown feature is tolerated like any unknown element",
-    "controller pci bogus model": "the model reaches QEMU unchecked",
+    "disk ide on q35": "its error domain is DOMAIN, and the sentence speaks of a missing controller",
+    "disk missing file raw": "QEMU finds out, and not the driver before it starts it",
     "rename to itself": "its error domain is DOMAIN",
     "getDomainCapabilities type": "it is CONFIG_UNSUPPORTED",
 }

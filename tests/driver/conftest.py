@@ -109,9 +109,13 @@ def embed(tmp_path: Path) -> OpenDriver:
             await driver.close()
         if not driver._closed.is_set():
             return  # others still have it open
-        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        assert not [pid for pid in pids if exists(pid)]
 
     return open_driver
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def state(machine: Machine) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ def domain() -> Domain:
 
 @pytest.mark.parametrize("kind", [Kind.TITLE, Kind.DESCRIPTION])
 def test_texts(domain: Domain, kind: Kind) -> None:
-    with pytest.raises(NoMetadata, match="^metadata not found: Requested metadata element is not present$"):
+    with pytest.raises(NoMetadata, match=r"^metadata not found: Requested metadata element is not present$"):
         metadata.get(domain, kind, None)
     metadata.put(domain, kind, "hello", None, None)
     assert metadata.get(domain, kind, None) == "hello"
@@ -53,9 +53,9 @@ def test_each_namespace_has_one_element(domain: Domain) -> None:
 
 
 def test_refusals(domain: Domain) -> None:
-    with pytest.raises(InvalidCall, match="^metadata title can't contain newlines$"):
+    with pytest.raises(InvalidCall, match=r"^metadata title can't contain newlines$"):
         metadata.put(domain, Kind.TITLE, "a\nb", None, None)
-    with pytest.raises(InvalidArgument, match="^invalid argument: unknown metadata type '7'$"):
+    with pytest.raises(InvalidArgument, match=r"^invalid argument: unknown metadata type '7'$"):
         metadata.get(domain, 7, None)
     with pytest.raises(XMLSyntaxError) as caught:
         metadata.put(domain, Kind.ELEMENT, "<a", "k", URI)
@@ -75,7 +75,7 @@ async def test_what_is_affected(embed: OpenDriver, tmp_path: Path) -> None:
         assert machine.metadata(Kind.TITLE, None) == machine.metadata(Kind.TITLE, None, Impact.LIVE) == "live"
         assert machine.metadata(Kind.TITLE, None, Impact.CONFIG) == "off"
         await machine.destroy()
-        with pytest.raises(OperationInvalid, match="domain is not running"):
+        with pytest.raises(OperationInvalid, match=r"domain is not running"):
             machine.metadata(Kind.TITLE, None, Impact.LIVE)
     async with embed() as driver:
         machine = driver.by_name("a")

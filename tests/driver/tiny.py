@@ -57,14 +57,20 @@ def firmware() -> bytes:
     return bytes(rom)
 
 
-def xml(directory: Path, name: str = "a", *, number: int = 1, extra: str = "", arguments: tuple[str, ...] = ()) -> str:
+def xml(
+    directory: Path,
+    name: str = "a",
+    *,
+    number: int = 1,
+    extra: str = "",
+    devices: str = "",
+    arguments: tuple[str, ...] = (),
+) -> str:
     """A domain that runs it, with COM1 on a socket in DIRECTORY."""
     directory.mkdir(parents=True, exist_ok=True)
     rom = directory / "tiny.fd"
     if not rom.exists():
         rom.write_bytes(firmware())
-    chardev = f"socket,id=com1,path={directory / 'com1'},server=on,wait=off"
-    words = ("-chardev", chardev, "-serial", "chardev:com1", *arguments)
     return f"""
     <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
       <name>{name}</name>
@@ -72,7 +78,8 @@ def xml(directory: Path, name: str = "a", *, number: int = 1, extra: str = "", a
       <memory unit='MiB'>32</memory>
       <os><type arch='x86_64' machine='q35'>hvm</type><loader type='rom'>{rom}</loader></os>
       {extra}
-      <qemu:commandline>{"".join(f"<qemu:arg value='{word}'/>" for word in words)}</qemu:commandline>
+      <devices><serial type='unix'><source mode='bind' path='{directory / "com1"}'/></serial>{devices}</devices>
+      <qemu:commandline>{"".join(f"<qemu:arg value='{word}'/>" for word in arguments)}</qemu:commandline>
     </domain>"""
 
 

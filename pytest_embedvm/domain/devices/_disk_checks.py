@@ -108,9 +108,7 @@ def _check_address(disk: Disk, disks: Sequence[Disk]) -> None:
 
 def _check_place(disk: Disk, address: DriveAddress, disks: Sequence[Disk]) -> None:
     for other in disks:
-        if other is disk:
-            break
-        if other.target.bus == disk.target.bus and other.address == address:
+        if other is not disk and other.target.bus == disk.target.bus and other.address == address:
             raise ConfigUnsupported(
                 f"Found duplicate drive address for disk with target name '{disk.dev}' "
                 f"controller='{address.controller}' bus='{address.bus}' "

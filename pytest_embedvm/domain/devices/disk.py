@@ -24,7 +24,7 @@ from pytest_embedvm.domain.backends.source import (
     links,
 )
 from pytest_embedvm.domain.backends.virtio import VirtioOptions, given, pci_bus, pci_driver
-from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device
+from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._disk_checks import check_disk
 from pytest_embedvm.domain.devices.controller import Controller
 from pytest_embedvm.errors import MissingTarget, XMLError
@@ -177,7 +177,7 @@ class Disk(Device):
         self.driver.complete()
         self.serial = self.serial or None
         if self.path is None:
-            self.source = None  # libvirt: virStorageSourceIsEmpty
+            self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self.target.bus or self._likely_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
         self._complete_address(context)
@@ -196,6 +196,10 @@ class Disk(Device):
                 self.address = drive.address(bus, index)
         if self.target.bus == "scsi" and isinstance(self.address, DriveAddress):
             self.narrow = _is_narrow(context, self.address.controller)
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.DISK
 
     def check(self, context: Context) -> None:
         check_disk(self, [disk for disk in context.domain.devices.all if isinstance(disk, Disk)])
@@ -222,6 +226,10 @@ class Disk(Device):
 
     def _length(self) -> int:
         return 1 + sum(1 for _ in self._links())
+
+    def needed_controllers(self) -> Iterable[tuple[str, int]]:
+        if self.bus == "drive" and isinstance(self.address, DriveAddress):
+            yield self.target.bus or "", self.address.controller
 
     def own_alias(self, number: int) -> str:
         # libvirt: qemuAssignDeviceDiskAlias; a number of its own only where two disks would have one alias

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import WithDriver
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
 from pytest_embedvm.qemu.parts import DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At
@@ -52,6 +52,10 @@ class Input(WithDriver, Device):
 
     def complete(self, context: Context) -> None:
         self.plugs_into = self._completed_bus()
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.INPUT
 
     def check(self, context: Context) -> None:
         # libvirt: virDomainInputDefParseXML, virDomainInputDefValidate, qemuValidateDomainDeviceDefInput

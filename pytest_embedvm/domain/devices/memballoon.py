@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import WithDriver, given, pci_bus, pci_driver
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
 from pytest_embedvm.qemu.parts import DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At
@@ -36,6 +36,10 @@ class Memballoon(Device, WithDriver):
 
     def own_alias(self, number: int) -> str | None:
         return None if self.model == "none" else super().own_alias(number)
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.MEMBALLOON
 
     def check(self, context: Context) -> None:
         if sum(isinstance(device, Memballoon) for device in context.domain.devices.all) > 1:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import WithDriver, pci_bus, pci_driver
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.qemu.parts import DevicePart, Json, Part
 from pytest_embedvm.xml.scalars import Unsigned, YesNo
@@ -31,6 +31,8 @@ class Vsock(Device, WithDriver):
 
     model: Literal["virtio", "virtio-transitional", "virtio-non-transitional"] = "virtio"
     cid: Cid = field(default_factory=Cid)
+    #: Whether the address was found for this run, and so is no part of the definition.
+    own_cid: bool = field(default=False, metadata={"xml": False})
 
     @property
     def bus(self) -> Bus:
@@ -39,6 +41,10 @@ class Vsock(Device, WithDriver):
     def complete(self, context: Context) -> None:
         if self.cid.auto is None:
             self.cid.auto = self.cid.address is None  # libvirt: virDomainVsockDefPostParse
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.VSOCK
 
     def check(self, context: Context) -> None:
         if sum(isinstance(device, Vsock) for device in context.domain.devices.all) > 1:
@@ -49,10 +55,11 @@ class Vsock(Device, WithDriver):
             raise ConfigUnsupported("<cid auto='no'/> of <vsock> needs an address")
 
     def settle(self, context: Context) -> None:
+        self.own_cid = self.own_cid or self.cid.address is None
         self.cid.address = context.host.vsock_cid(self.cid.address)
 
     def forget_live(self) -> None:
-        if self.cid.auto:
+        if self.own_cid:
             self.cid.address = None
 
     def parts(self, context: Context) -> Iterable[Part]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.domain.devices._base import Bus, Context, Device
+from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
 from pytest_embedvm.qemu.parts import DevicePart, KeyvalPart, Part, option
 from pytest_embedvm.xml.scalars import Refusal
@@ -29,6 +29,10 @@ class Watchdog(Device):
     @property
     def bus(self) -> Bus | None:
         return "pci" if self.model == "i6300esb" else None
+
+    @property
+    def pci_turn(self) -> PciTurn:
+        return PciTurn.WATCHDOG
 
     def check(self, context: Context) -> None:
         # libvirt: virDomainWatchdogDefParseXML, qemuValidateDomainWatchdogDef

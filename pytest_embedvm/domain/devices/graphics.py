@@ -1,0 +1,144 @@
+"""`<graphics>`: a way to see the guest's screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Final, Literal
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.devices._base import Context, Device
+from pytest_embedvm.domain.devices.audio import Audio
+from pytest_embedvm.errors import ConfigUnsupported, InternalError
+from pytest_embedvm.qemu.parts import Descriptor, Json, KeyvalPart, Part, SocketPlace
+from pytest_embedvm.xml.mapping import At
+from pytest_embedvm.xml.scalars import Offered, Refusal, Unsigned, Whole, YesNo
+
+#: libvirt: QEMU_REMOTE_PORT_MIN and the highest port there is
+FIRST_PORT: Final = 5900
+LAST_PORT: Final = 65535
+
+_TYPE: Final = Offered(
+    ("vnc",),
+    {kind: f"graphics type '{kind}' is not supported by this driver" for kind in ("sdl", "spice", "egl-headless")}
+    | {"dbus": "graphics type 'dbus' is not supported by this driver"}
+    | {kind: f"{kind} graphics are not supported with this QEMU" for kind in ("rdp", "desktop")},
+)
+
+
+@dataclass(kw_only=True)
+class ListenOn:
+    """`<listen>`: an address, a unix socket, or nothing."""
+
+    type: Literal["address", "network", "socket", "none"]
+    address: str | None = None
+    network: str | None = None
+    socket: str | None = None
+
+
+@dataclass(kw_only=True)
+class Graphics(Device):
+    alias_prefix: ClassVar[str] = "graphics"
+
+    type: Annotated[str, _TYPE]
+    port: Annotated[int | None, Whole(refusal=Refusal("cannot parse vnc port {}", InternalError), signed=True)] = None
+    autoport: Annotated[bool | None, YesNo()] = None
+    listen: str | None = None
+    socket: str | None = None
+    share_policy: Annotated[Literal["allow-exclusive", "force-shared", "ignore"] | None, At("@sharePolicy")] = None
+    power_control: Annotated[bool | None, At("@powerControl"), YesNo()] = None
+    listens: Annotated[list[ListenOn], At("listen")] = field(default_factory=list)
+    audio: Annotated[int | None, At("audio/@id"), Unsigned(positive=True)] = None
+    #: Whether the socket is where the driver puts it, and so no part of the definition.
+    own_socket: bool = field(default=False, metadata={"xml": False})
+
+    @property
+    def is_display(self) -> bool:
+        return True
+
+    def own_alias(self, number: int) -> str | None:
+        return None
+
+    @property
+    def first_listen(self) -> ListenOn:
+        """Where it listens; QEMU's VNC server has one such place."""
+        return self.listens[0]
+
+    def complete(self, context: Context) -> None:
+        # libvirt: virDomainGraphicsListensParseXML, virDomainGraphicsDefParseXMLVNC
+        if not self.listens and self.socket:
+            self.listens = [ListenOn(type="socket", socket=self.socket)]
+        elif not self.listens:
+            self.listens = [ListenOn(type="address", address=self.listen)]
+        first = self.first_listen
+        if first.type in ("address", "network"):
+            self._complete_address(first)
+            return
+        self.port = self.autoport = self.listen = None
+        self.socket = first.socket = first.socket or self.socket if first.type == "socket" else None
+
+    def _complete_address(self, first: ListenOn) -> None:
+        if self.listen and first.address and self.listen != first.address:
+            raise ConfigUnsupported(
+                f"graphics 'listen' attribute '{self.listen}' must match 'address' attribute of first listen "
+                f"element (found '{first.address}')"
+            )
+        self.listen = first.address = first.address or self.listen
+        self.autoport = bool(self.autoport) or self.port in (None, -1, 0)
+        self.port = -1 if self.autoport else self.port
+
+    def check(self, context: Context) -> None:
+        # libvirt: qemuValidateDomainDeviceDefGraphics, qemuBuildGraphicsVNCCommandLine
+        if sum(isinstance(device, Graphics) for device in context.domain.devices.all) > 1:
+            raise ConfigUnsupported(
+                "only 1 graphics device of each type (sdl, vnc, spice, headless, dbus) is supported",
+                origin=ErrorDomain.QEMU,
+            )
+        if len(self.listens) > 1:
+            raise ConfigUnsupported("more than one <listen> of <graphics> is not supported by this driver")
+        if self.first_listen.type == "network":
+            raise ConfigUnsupported("listen type 'network' of <graphics> is not supported by this driver")
+        if self.port is not None and self.port != -1 and not FIRST_PORT <= self.port <= LAST_PORT:
+            raise ConfigUnsupported(f"vnc port must be in range [{FIRST_PORT},{LAST_PORT}]", origin=ErrorDomain.QEMU)
+
+    def settle(self, context: Context) -> None:
+        if self.first_listen.type == "socket" and not self.socket:
+            self.socket = self.first_listen.socket = context.host.path("vnc", context.domain.name, "vnc")
+            self.own_socket = True
+
+    def forget_live(self) -> None:
+        if self.own_socket:
+            self.socket = self.first_listen.socket = None
+
+    def parts(self, context: Context) -> Iterable[Part]:
+        # libvirt: qemuBuildGraphicsVNCCommandLine
+        props: dict[str, Json] = {}
+        if self.share_policy:
+            props["share"] = self.share_policy
+        if self.power_control is not None:
+            props["power-control"] = self.power_control
+        audio = next((d for d in context.domain.devices.all if isinstance(d, Audio) and self._hears(d)), None)
+        if audio:
+            props["audiodev"] = audio.backend
+        yield self._server(props)
+
+    def _hears(self, audio: Audio) -> bool:
+        return self.audio in (None, audio.number)
+
+    def _server(self, props: dict[str, Json]) -> Part:
+        if self.socket:
+            return KeyvalPart("-vnc", "", {"vnc": _through_directory(self.socket)} | props)
+        if self.first_listen.type == "none":
+            return KeyvalPart("-vnc", "none", props)
+        host = self.listen or "127.0.0.1"  # libvirt: vnc_listen of qemu.conf
+        host = f"[{host}]" if ":" in host else host
+        if self.autoport:
+            # QEMU looks for a free port itself: between libvirt's looking and QEMU's binding somebody else may come
+            return KeyvalPart("-vnc", f"{host}:0", {"to": LAST_PORT - FIRST_PORT} | props)
+        return KeyvalPart("-vnc", f"{host}:{(self.port or 0) - FIRST_PORT}", props)
+
+
+def _through_directory(path: str) -> Descriptor:
+    """PATH as QEMU is told it: through a descriptor of its directory, so that no root is too long for a socket."""
+    name = path.rpartition("/")[2]
+    return Descriptor("vnc", SocketPlace(path), spelled=f"unix:/proc/self/fd/{{fd}}/{name}")
