@@ -16,24 +16,21 @@ _ORDER = ("scsi", "fdc", "ide", "sata", "virtio-serial")
 
 def arrange(context: Context) -> None:
     """Put the devices in the order in which libvirt keeps them: by kind, and by what the kind says."""
-    _group(context)
-    for device in context.domain.devices.all:
-        device.prepare(context)
-
-
-def _group(context: Context) -> None:
     devices = context.domain.devices
     kinds: dict[type[Device], list[Device]] = {kind: [] for kind in KINDS.values()}
     for device in devices.all:
         device.arrange(kinds[type(device)])
     devices.all = [device for kind in kinds.values() for device in kind]
+    for device in devices.all:
+        device.prepare(context)
 
 
 def add_devices(context: Context) -> None:
     """Add what a domain has though nobody wrote it: USB, a PCI root, a memory balloon."""
-    for kind in KINDS.values():
-        context.domain.devices.all.extend(kind.implied(context))
-    _group(context)
+    devices, order = context.domain.devices.all, list(KINDS.values())
+    for kind in order:
+        devices.extend(kind.implied(context))
+    devices.sort(key=lambda device: order.index(type(device)))
 
 
 def add_controllers(context: Context) -> None:

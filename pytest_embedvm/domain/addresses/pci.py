@@ -51,6 +51,8 @@ class _Assignment:
         # libvirt: qemuDomainPCIAddressSetCreate; a bus that is missing below one that is there is the usual kind
         usual = "pcie-root-port" if context.chipset.is_express else "pci-bridge"
         self.context = context
+        #: Whether there is the root and nothing else.
+        self.is_plain = len(models) == 1
         self.buses = Buses(
             [model or usual for model in models],
             has_pcie_to_pci=context.capabilities.has_device("pcie-pci-bridge"),
@@ -63,12 +65,11 @@ class _Assignment:
     def add_buses(self, add_controller: AddController) -> list[str | None]:
         """Find out which buses are needed, and add controllers for those that are not there."""
         # libvirt: qemuDomainAssignPCIAddresses
-        before = len(self.buses)
         if not self.context.chipset.is_express and not self.buses.is_full:
             # One slot stays free for a bridge, so that the machine can grow.
             self.buses.reserve_next(_CONNECTS["pci"])
         self._assign_all()
-        if before == 1 and len(self.buses) > 1 and self.context.chipset.is_express:
+        if self.is_plain and len(self.buses) > 1 and self.context.chipset.is_express:
             # Nobody but this function manages the ports here: one spare, to plug something in later.
             self.buses.reserve_next(_CONNECTS["pcie"])
         index = 1

@@ -36,7 +36,8 @@ class _Free:
     """The ports of each controller that are not taken."""
 
     def __init__(self, context: Context, add_controller: Callable[[int], object]) -> None:
-        self._ports = {i: set(range(ports or PORTS)) for i, ports in context.domain.virtio_serial_ports().items()}
+        self._sizes = {i: ports or PORTS for i, ports in context.domain.virtio_serial_ports().items()}
+        self._ports = {i: set(range(size)) for i, size in self._sizes.items()}
         self._add_controller = add_controller
 
     def take(self, controller: int, port: int) -> None:
@@ -45,7 +46,7 @@ class _Free:
         if port not in self._ports[controller]:
             raise XMLError(
                 f"virtio serial controller {controller} does not have port {port}"
-                if port >= PORTS
+                if port >= self._sizes[controller]
                 else f"virtio serial port {port} on controller {controller} is already occupied",
                 origin=ErrorDomain.DOMAIN,
             )
@@ -65,5 +66,5 @@ class _Free:
             )
         new = next(i for i in range(len(self._ports) + 1) if i not in self._ports)
         self._add_controller(new)
-        self._ports[new] = set(range(PORTS))
+        self._sizes[new], self._ports[new] = PORTS, set(range(PORTS))
         return self.next(device)

@@ -29,6 +29,9 @@ DEFAULT_PCI_NAMES: Final[dict[str, PciName]] = {
     "pcie-expander-bus": "pxb-pcie",
 }
 
+#: QEMU's other names of lsi53c895a and ich9-ahci, which its list of types does not have (qdev_alias_table).
+DEVICE_ALIASES: Final = ("lsi", "ahci")
+
 #: Type to libvirt's models to QEMU's device; an empty one is known to libvirt and not given here. None stands for no
 #: model (libvirt: virDomainControllerModel…TypeToString, qemuBuildUSBControllerDevStr, qemuBuildSCSIControllerDevStr).
 MODELS: Final[dict[str, dict[str | None, str]]] = {

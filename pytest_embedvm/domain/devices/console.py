@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
 from pytest_embedvm.domain.backends.chardev import Chardev
 from pytest_embedvm.domain.devices._base import PLUGGED_IN, Bus, Context, Device
 from pytest_embedvm.domain.devices._character import CharacterDevice, next_port
@@ -65,17 +64,12 @@ class Console(CharacterDevice):
 
     @property
     def bus(self) -> Bus | None:
-        # libvirt gives no address to a virtio console: QEMU finds it a port
-        return "virtio-serial" if isinstance(self.address, VirtioSerialAddress) and not self.is_mirror else None
+        # libvirt gives no address to a virtio console, it only keeps a port free: QEMU finds it one
+        return None if self.is_mirror else "virtio-serial"
 
     @property
     def command_line_turn(self) -> int:
-        return PLUGGED_IN + 1  # libvirt: qemuBuildCommandLine has channels before consoles
-
-    def needed_controllers(self) -> Iterable[tuple[str, int]]:
-        # libvirt: qemuDomainDefAddImplicitControllers's virDomainDefMaybeAddVirtioSerialController
-        if self.type == "virtio":
-            yield "virtio-serial", self.address.controller if isinstance(self.address, VirtioSerialAddress) else 0
+        return PLUGGED_IN + 1  # after channels, whose ports are known (libvirt: qemuBuildCommandLine)
 
     def complete(self, context: Context) -> None:
         consoles = [d for d in context.domain.devices.all if isinstance(d, Console)]

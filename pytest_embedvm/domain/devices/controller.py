@@ -14,6 +14,7 @@ from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._controller_models import (
     COMPANIONS,
     DEFAULT_PCI_NAMES,
+    DEVICE_ALIASES,
     MODELS,
     ROOTS,
     START_PORTS,
@@ -157,7 +158,7 @@ class Controller(Device):
             self._check_master(context)
         self._check_driver()
         name = self._driver(context)
-        if name and name not in ("lsi", "ahci") and not self.is_builtin:  # aliases of lsi53c895a and ich9-ahci
+        if name and name not in DEVICE_ALIASES and not self.is_builtin:
             context.capabilities.require_device(name)
 
     def _check_master(self, context: Context) -> None:

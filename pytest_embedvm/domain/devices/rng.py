@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.domain.backends.virtio import pci_driver
+from pytest_embedvm.domain.backends.virtio import pci_bus, pci_driver
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.qemu.parts import DevicePart, Json, ObjectPart, Part
@@ -34,7 +34,7 @@ class Rng(Device):
 
     @property
     def bus(self) -> Bus:
-        return "pcie" if self.model == "virtio" else "pci"
+        return pci_bus(self.model)
 
     @property
     def pci_turn(self) -> PciTurn:
