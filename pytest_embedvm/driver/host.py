@@ -20,9 +20,6 @@ from pytest_embedvm.qemu.capabilities import Capabilities
 # libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
 MAC_PREFIX: Final = "52:54:00"
 
-
-#: Drawn at random: two drivers that know nothing of each other are not to meet.
-
 #: Where each kind of file lies below the root, and how it ends.
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "channel": (("lib", "qemu", "channel", "target"), ""),
