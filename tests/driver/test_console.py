@@ -22,6 +22,13 @@ def counter() -> tuple[list[str], Callable[[], None]]:
     return closed, lambda: closed.append("closed")
 
 
+async def heard(link: ConsoleLink, what: bytes) -> None:
+    """Read until the guest has said WHAT."""
+    async with asyncio.timeout(10):
+        while what not in (said := await link.read(100)):
+            assert said, "the console is closed"
+
+
 async def test_a_socket(tmp_path: Path) -> None:
     closed, on_close = counter()
     with listen_unix(tmp_path / "s") as listener:
@@ -73,13 +80,13 @@ async def test_of_a_machine(embed: OpenDriver, tmp_path: Path, alias: str | None
         machine = await driver.create_xml(tiny.xml(tmp_path))
         link = await machine.open_console(alias)
         await link.write(b"x")
-        assert b"x" in await asyncio.wait_for(link.read(100), 10)
+        await heard(link, b"x")
         with pytest.raises(OperationFailed, match="Active console session exists for this domain"):
             await machine.open_console(alias)
         other = await machine.open_console(alias, DomainConsoleFlags.FORCE)
         assert await link.read(100) == b""
         await other.write(b"y")
-        assert b"y" in await asyncio.wait_for(other.read(100), 10)
+        await heard(other, b"y")
         with pytest.raises(InternalError, match=r"^internal error: cannot find character device nosuch$"):
             await machine.open_console("nosuch")
         await machine.destroy()
@@ -93,9 +100,7 @@ async def test_of_a_machine_on_a_terminal(embed: OpenDriver, tmp_path: Path) -> 
         assert "<source path='/dev/pts/" in machine.xml()
         link = await machine.open_console(None)
         await link.write(b"x")
-        heard = b""
-        while b"x" not in heard:
-            heard += await asyncio.wait_for(link.read(100), 10)
+        await heard(link, b"x")
         await link.close()
 
 
