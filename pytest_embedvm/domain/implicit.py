@@ -30,7 +30,7 @@ def add_devices(context: Context) -> None:
     devices, order = context.domain.devices.all, list(KINDS.values())
     for kind in order:
         devices.extend(kind.implied(context))
-    devices.sort(key=lambda device: order.index(type(device)))
+    devices.sort(key=lambda device: (order.index(type(device)), not device.stands_first))
 
 
 def add_controllers(context: Context) -> None:

@@ -70,8 +70,9 @@ def make(path: Path, content: str, image_format: str) -> None:
 
 
 def below(root: Path, text: str) -> str:
-    """TEXT with every file that it names made below ROOT."""
-    tree = etree.fromstring(text)
+    """TEXT with every file that it names made below ROOT; sockets and logs, which QEMU makes, are named `/R/…`."""
+    (root / "R").mkdir()
+    tree = etree.fromstring(text.replace("'/R/", f"'{root}/R/"))
     for place, content in FILES.items():
         path, _, attribute = place.partition("/@")
         for element in tree.iterfind(path):
