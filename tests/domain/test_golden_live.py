@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,9 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
     return None
 
 
-async def start_and_quit(launch: argv.Launch, log: Path) -> str:
-    """The run state that QEMU reports."""
+@contextlib.asynccontextmanager
+async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor, Process]]:
+    """QEMU, started and paused, for as long as the context lasts."""
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
@@ -131,8 +133,14 @@ async def start_and_quit(launch: argv.Launch, log: Path) -> str:
         stack.push_async_callback(process.kill)
         connection = await Monitor.connect(ours, "golden")
         stack.push_async_callback(connection.close)
-        status = await connection.execute("query-status")
-        await connection.execute("quit")
+        yield connection, process
+
+
+async def start_and_quit(launch: argv.Launch, log: Path) -> str:
+    """The run state that QEMU reports."""
+    async with running(launch, log) as (monitor, process):
+        status = await monitor.execute("query-status")
+        await monitor.execute("quit")
         await asyncio.wait_for(process.wait(), 30)
         return str(status["status"])
 
