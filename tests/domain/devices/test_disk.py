@@ -12,8 +12,9 @@ from pytest_embedvm.domain.model import Completed
 from tests.domain.devices.asking import completed
 from tests.fakes.host import FakeHost
 
-CHAIN = """<disk><driver type='qcow2'/><source file='/top'/>
-<backingStore type='file'><format type='qcow2'/><source file='/middle'/>{end}</backingStore><target dev='vda'/></disk>"""
+CHAIN = """<disk><driver type='qcow2'/><source file='/top'/><target dev='vda'/>
+<backingStore type='file'><format type='qcow2'/><source file='/middle'/>{end}</backingStore></disk>"""
+VIRTIO_SCSI = "<controller type='scsi' model='virtio-scsi'/>"
 
 
 def disks(domain: Completed) -> list[Disk]:
@@ -98,10 +99,7 @@ def test_without_its_medium_a_drive_is_empty_and_a_hard_disk_is_gone() -> None:
         ("<disk><source file='/a'/><target dev='sdb' bus='usb'/></disk>", "usb-disk1"),
         ("<disk><source file='/a'/><target dev='sdb' bus='sata'/></disk>", "sata0-0-1"),
         ("<disk><source file='/a'/><target dev='sdb' bus='scsi'/></disk>", "scsi0-0-1"),
-        (
-            "<controller type='scsi' model='virtio-scsi'/><disk><source file='/a'/><target dev='sdb' bus='scsi'/></disk>",
-            "scsi0-0-0-1",
-        ),
+        (f"{VIRTIO_SCSI}<disk><source file='/a'/><target dev='sdb' bus='scsi'/></disk>", "scsi0-0-0-1"),
         ("<disk device='floppy'><target dev='fdb'/></disk>", "fdc0-0-1"),
     ],
 )
