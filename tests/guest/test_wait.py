@@ -155,9 +155,11 @@ def test_a_reboot_ends_when_the_agent_answers(fake: VM, domain: FakeDomain) -> N
 
 
 def test_a_reset_after_a_panic_makes_hope_again(fake: VM, domain: FakeDomain) -> None:
-    domain.agent = answer
     domain.emit(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_CRASHED, 0)
-    with pytest.raises(GuestStopped, match="the guest panicked"):
+    with pytest.raises(
+        GuestStopped, match="the guest panicked while the guest agent's answer to guest-ping was awaited"
+    ):
         fake.wait_ready()
     domain.reset()
+    domain.agent = answer
     fake.wait_ready()
