@@ -19,14 +19,19 @@ T = TypeVar("T")
 S = TypeVar("S", bound="LibvirtObject")
 
 
+class Unexpected(InternalError):
+    """The driver raised what it never promised: a defect, whose traceback is the cause."""
+
+
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
     """One call of the API: the thread's last error is cleared, and an error by meaning becomes a libvirtError."""
+    __tracebackhide__ = True
     virResetLastError()
     try:
         yield
     except EmbedError as error:
-        raise report(error) from error.__cause__ or error
+        raise report(error) from (error.__cause__ if isinstance(error, Unexpected) else None)
 
 
 def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -40,7 +45,7 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
     except EmbedError:
         raise
     except Exception as error:
-        raise InternalError(f"{type(error).__name__}: {error}") from error
+        raise Unexpected(f"{type(error).__name__}: {error}") from error
 
 
 class Session:
@@ -108,6 +113,7 @@ def public(
     def decorate(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
         @functools.wraps(method)
         def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            __tracebackhide__ = True  # pytest: a test's failure is where the test called
             with answering():
                 self._session.check(function, origin, writes=writes)
                 return method(self, *args, **kwargs)

@@ -13,6 +13,7 @@ from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
+from pytest_embedvm.qemu.accelerator import requested
 from pytest_embedvm.qemu.binary import find_binary
 from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -43,7 +44,7 @@ class EmbedHost:
         :raise SystemFailure: when it is not there or does not run.
         """
         if emulator not in self._probed:
-            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir())
+            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir(), requested())
         return self._probed[emulator]
 
     def default_emulator(self, arch: str) -> str:

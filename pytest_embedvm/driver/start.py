@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 from pytest_embedvm.constants import DomainRunningReason
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.consoles import learn
+from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import react, stop
 from pytest_embedvm.driver.descriptors import open_request
 from pytest_embedvm.driver.ports import ports
@@ -44,6 +45,9 @@ async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: boo
     async with contextlib.AsyncExitStack() as stack:
         running = _spawn(machine, launch, domain_id, stack)
         await _connect(machine, running, stack)
+        for command in launch.commands:
+            await _execute(running, command.name, command.arguments)
+        await _learn(machine, running)
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
             await _execute(running, "cont")
@@ -127,14 +131,23 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         raise OperationTimeout(f"{error.detail}; {last_words(running) or 'QEMU said nothing'}") from None
     stack.push_async_callback(running.unlink)
     machine.started(running)
-    if machine.live and running.ports:
-        learn(machine.live, await _execute(running, "query-chardev"))
     if machine.action("on_reboot") == "destroy":
         # libvirt: qemuProcessSetupLifecycleActions
         await _execute(running, "set-action", {"reboot": "shutdown"})
 
 
-async def _execute(running: Running, command: str, arguments: dict[str, object] | None = None) -> Any:
+async def _learn(machine: Machine, running: Running) -> None:
+    """Fill in what only QEMU knows: the terminals and the ports that it was given."""
+    if machine.live is None:
+        return
+    if running.ports:
+        learn(machine.live, await _execute(running, "query-chardev"))
+    if awaits_ports(machine.live):
+        human = {"command-line": "info usernet"}  # QMP has no such query
+        learn_ports(machine.live, await _execute(running, "human-monitor-command", human))
+
+
+async def _execute(running: Running, command: str, arguments: Mapping[str, object] | None = None) -> Any:
     try:
         return await running.monitor.execute(command, arguments)
     except MonitorClosed:

@@ -90,7 +90,7 @@ class VM:
         """Whether the domain has a QEMU, paused or not."""
         return self._watch.active
 
-    def run(  # noqa: PLR0913 - subprocess.run's parameters, by keyword
+    def run(
         self,
         command: Sequence[str] | str,
         *,

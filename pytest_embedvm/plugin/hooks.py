@@ -13,7 +13,9 @@ from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON, Settings, add_
 
 pytest_plugins: Final = ["pytest_embedvm.plugin.fixtures"]
 
+#: How the driver is told, here and in what the tests start.
 CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
+ACCEL_VARIABLE: Final = "EMBEDVM_ACCEL"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,22 +30,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if not settings.enabled:
         return
     if settings.cache_dir:
-        _set_cache_directory(config, str(settings.cache_dir))
+        _set_variable(config, CACHE_VARIABLE, str(settings.cache_dir))
+    if settings.accel != "auto":
+        _set_variable(config, ACCEL_VARIABLE, settings.accel)
     if not _is_worker(config):
         from pytest_embedvm.plugin import artifacts
 
         artifacts.clean(settings.output)
 
 
-def _set_cache_directory(config: pytest.Config, value: str) -> None:
-    before = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = value
+def _set_variable(config: pytest.Config, name: str, value: str) -> None:
+    before = os.environ.get(name)
+    os.environ[name] = value
 
     def restore() -> None:
         if before is None:
-            os.environ.pop(CACHE_VARIABLE, None)
+            os.environ.pop(name, None)
         else:
-            os.environ[CACHE_VARIABLE] = before
+            os.environ[name] = before
 
     config.add_cleanup(restore)
 

@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from pytest_embedvm.errors import OperationUnsupported
+from pytest_embedvm.errors import InvalidArgument, OperationUnsupported
 from pytest_embedvm.qemu import firmware
 from pytest_embedvm.qemu.process import Process
 
 Requested = Literal["auto", "kvm", "tcg"]
+REQUESTS: Final[tuple[Requested, ...]] = get_args(Requested)
+#: The environment's word for the whole process.
+VARIABLE: Final = "EMBEDVM_ACCEL"
 
 KVM_DEVICE: Final = Path("/dev/kvm")
 KVM_MODULE: Final = Path("/sys/module/kvm")
@@ -108,6 +111,18 @@ def require(accelerator: Accelerator, requested: Requested) -> Accelerator:
     if requested == "kvm" and accelerator.name != "kvm":
         raise OperationUnsupported(f"KVM is not usable: {accelerator.reason}")
     return accelerator
+
+
+def requested() -> Requested:
+    """What the environment's EMBEDVM_ACCEL asks for; `auto` where it says nothing.
+
+    :raise InvalidArgument: when it says something else.
+    """
+    word = os.environ.get(VARIABLE, "auto")
+    for known in REQUESTS:
+        if word == known:
+            return known
+    raise InvalidArgument(f"{VARIABLE}={word}: it may be {', '.join(REQUESTS)}")
 
 
 def absence(device: Path = KVM_DEVICE, module: Path = KVM_MODULE) -> str | None:
