@@ -36,6 +36,9 @@ _COMMAND_LINE_TURNS: Final = ("pci", "usb", "scsi", "ide", "sata", "virtio-seria
 ControllerType = Literal["ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"]
 
 
+#: PCI bus numbers have eight bits.
+MAX_BUSES: Final = 256
+
 #: QEMU's name of what libvirt calls otherwise.
 _SCSI_OPTIONS: Final = {
     "num_queues": "queues",
@@ -80,6 +83,8 @@ class Controller(Device):
     start_port: Annotated[int | None, At("master/@startport"), Unsigned()] = None
     #: Part of the board: it has a place and a name, and QEMU needs not be told of it.
     is_builtin: bool = field(default=False, metadata={"xml": False})
+    #: Of a PCI controller: how many others are between it and the root.
+    depth: int = field(default=0, metadata={"xml": False})
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
@@ -211,6 +216,9 @@ class Controller(Device):
 
     @property
     def command_line_turn(self) -> int:
+        if self.type == "pci":
+            # libvirt keeps the order of the XML, and QEMU refuses a bridge that stands before what it plugs into
+            return self.depth - MAX_BUSES
         return _COMMAND_LINE_TURNS.index(self.type) if self.type in _COMMAND_LINE_TURNS else 0
 
     @property
@@ -233,6 +241,7 @@ class Controller(Device):
         # libvirt: qemuDomainAssignPCIAddresses, qemuDomainPCIControllerSetDefaultModelName
         if self.type != "pci":
             return
+        self.depth = self._find_depth(context)
         self.model_name = self.model_name or DEFAULT_PCI_NAMES.get(self.model or "")
         address = self.address if isinstance(self.address, PciAddress) else PciAddress()
         slot = address.slot or 0
@@ -250,6 +259,17 @@ class Controller(Device):
             self.port = port if self.port is None else self.port
         elif self.model in ("pci-expander-bus", "pcie-expander-bus") and self.bus_number is None:
             self.bus_number = self._free_bus_number(context)
+
+    def _find_depth(self, context: Context) -> int:
+        above = {
+            c.index: c.address.bus
+            for c in _controllers(context)
+            if isinstance(c.address, PciAddress) and c.type == "pci"
+        }
+        index, depth = self.index, 0
+        while index in above and depth < MAX_BUSES:
+            index, depth = above[index], depth + 1
+        return depth
 
     def _free_bus_number(self, context: Context) -> int:
         # libvirt: qemuDomainAddressFindNewBusNr
