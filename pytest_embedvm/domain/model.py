@@ -109,13 +109,16 @@ class Domain:
         if len(usb) > 1 and any(c.model == "none" for c in usb):
             raise XMLSyntaxError("Can't add another USB controller: USB is disabled for this domain")
         seen: set[tuple[str, int]] = set()
-        for controller in (c for c in self._controllers() if not c.pci_slot_mates):
-            if (controller.type, controller.index) in seen:
+        for controller in (c for c in self._controllers() if c.type != "usb" or c.usb_ports):
+            kind, index = controller.type, controller.index
+            if (kind, index) in seen:
+                # libvirt: virDomainUSBAddressSetAddController has its own sentence
+                fault = "Duplicate USB controllers with index {1}" if kind == "usb" else None
                 raise XMLError(
-                    f"Multiple '{controller.type}' controllers with index '{controller.index}'",
+                    (fault or "Multiple '{0}' controllers with index '{1}'").format(kind, index),
                     origin=ErrorDomain.DOMAIN,
                 )
-            seen.add((controller.type, controller.index))
+            seen.add((kind, index))
 
     def pci_models(self) -> list[str | None]:
         """The model of each PCI controller, by index; None where one is missing below another."""
