@@ -21,10 +21,15 @@ class ConsoleLink:
     """One open console. `on_close` is called once, whoever closes it."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_close: Callable[[], object]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        source: asyncio.BaseTransport,
+        on_close: Callable[[], object],
     ) -> None:
         self._reader = reader
         self._writer = writer
+        self._source = source
         self._on_close = on_close
         self._closed = False
 
@@ -37,7 +42,7 @@ class ConsoleLink:
         sock = connect_unix(path)
         sock.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=BUFFER_BYTES)
-        return cls(reader, writer, on_close)
+        return cls(reader, writer, writer.transport, on_close)
 
     @classmethod
     async def open_terminal(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
@@ -54,11 +59,11 @@ class ConsoleLink:
         reader = asyncio.StreamReader(limit=BUFFER_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
         # Each transport closes its own descriptor.
-        await loop.connect_read_pipe(lambda: protocol, os.fdopen(os.dup(descriptor), "rb", buffering=0))
+        source, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(os.dup(descriptor), "rb", buffering=0))
         transport, _ = await loop.connect_write_pipe(
             asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
         )
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), on_close)
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), source, on_close)
 
     async def read(self, size: int) -> bytes:
         """At least one byte and at most SIZE, waiting for the guest; b"" when the console is closed."""
@@ -87,7 +92,7 @@ class ConsoleLink:
             return
         self._closed = True
         self._on_close()
-        self._reader.feed_eof()
+        self._source.close()  # which ends what the reader waits for
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()

@@ -8,10 +8,10 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.binary import find_binary
 from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
@@ -19,11 +19,6 @@ from pytest_embedvm.qemu.capabilities import Capabilities
 
 # libvirt: QEMU's vendor prefix, qemuDomainDefPostParse
 MAC_PREFIX: Final = "52:54:00"
-
-_VSOCK: Final = Path("/dev/vhost-vsock")
-
-#: Drawn at random: two drivers that know nothing of each other are not to meet.
-_CIDS: Final = range(1 << 16, 1 << 31)
 
 #: Where each kind of file lies below the root, and how it ends.
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
@@ -91,10 +86,7 @@ class EmbedHost:
         return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
 
     def vsock_cid(self, wanted: int | None) -> int:
-        if not _VSOCK.exists():
-            # libvirt: qemuProcessPrepareHost's qemuVsockSetupFds
-            raise ConfigUnsupported("unable to open vhost-vsock device", origin=ErrorDomain.QEMU)
-        return wanted or secrets.choice(_CIDS)
+        return free_cid(wanted)
 
     def now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC)

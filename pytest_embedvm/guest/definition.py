@@ -10,7 +10,7 @@ from typing import Final, Literal
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
 
 
-def domain_xml(
+def domain_xml(  # noqa: PLR0913 - all by keyword, each an element
     name: str,
     *,
     memory_mib: int = 256,

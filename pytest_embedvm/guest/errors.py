@@ -77,7 +77,7 @@ class GuestFileError(GuestError):
 
 
 class CommandFailed(GuestError):
-    """A command in the guest ended with another status than 0, or by a signal (then `returncode` is minus its number)."""
+    """A command in the guest ended with another status than 0; by a signal, then `returncode` is minus its number."""
 
     def __init__(self, argv: Sequence[str], returncode: int, stdout: bytes, stderr: bytes) -> None:
         self.argv = tuple(argv)
@@ -104,11 +104,11 @@ class OutputTruncated(GuestError):
 class CommandTimeout(WaitTimeout):
     """A command did not end in time and was killed; `stdout` and `stderr` are what it had written."""
 
-    def __init__(
-        self, argv: Sequence[str], stdout: bytes, stderr: bytes, *, seconds: float, state: str, console: str
-    ) -> None:
+    def __init__(self, argv: Sequence[str], stdout: bytes, stderr: bytes, waited: WaitTimeout) -> None:
         self.argv = tuple(argv)
         self.stdout = stdout
         self.stderr = stderr
-        super().__init__(f"the end of {shlex.join(argv)}", seconds, state, console)
-        self.add_note(f"the command was killed{section('stdout', stdout)}{section('stderr', stderr)}")
+        self.awaited = waited.awaited
+        self.seconds = waited.seconds
+        self.console = waited.console
+        Exception.__init__(self, f"{waited}{section('stdout', stdout)}{section('stderr', stderr)}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -14,12 +14,11 @@ from typing import IO, Final
 from pytest_embedvm.guest import archive, transfer
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.errors import CommandFailed, GuestFileError
-from pytest_embedvm.guest.shell import Shell
+from pytest_embedvm.guest.shell import Command, Shell
 from pytest_embedvm.guest.wait import Deadline
 
 #: An emulated guest takes 4 MB/s and gives 16.
 TIMEOUT_S: Final = 120.0
-NEW_FILE_MODE: Final = 0o644
 
 #: The agent itself would make a new file that all may write.
 _PREPARE: Final = 'umask 022; : >>"$1" && if [ -n "$2" ]; then chmod "$2" "$1"; fi'
@@ -33,7 +32,9 @@ class Files:
         self._shell = shell
 
     def read_bytes(self, path: str, deadline: Deadline) -> bytes:
-        return transfer.read(self._agent, path, deadline)
+        sink = io.BytesIO()
+        transfer.read_into(self._agent, path, sink, deadline)
+        return sink.getvalue()
 
     def write_from(self, path: str, source: IO[bytes], mode: int | None, deadline: Deadline) -> None:
         """Make the file PATH hold what SOURCE does; it has its MODE before it has the bytes."""
@@ -79,13 +80,13 @@ class Files:
     @contextlib.contextmanager
     def _temporary(self, deadline: Deadline) -> Iterator[str]:
         """A name for a file in the guest, which is removed if the body came to its end."""
-        path = f"/tmp/.embedvm-{uuid.uuid4()}"  # noqa: S108 - a random name, in the guest
+        path = transfer.temporary_path()
         yield path
         self._command(path, ("rm", "-f", path), deadline)
 
     def _command(self, path: str, argv: Sequence[str], deadline: Deadline) -> str:
         try:
-            return self._shell.run(argv, timeout=deadline.remaining).text
+            return self._shell.run(Command(tuple(argv)), deadline).text
         except CommandFailed as error:
-            words = error.stderr.decode(errors="replace").strip()
+            words = error.stderr.decode(errors="replace").strip().removeprefix("sh: ")
             raise GuestFileError(path, words or str(error)) from error

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.agent import Agent
-from pytest_embedvm.guest.wait import POWERED_OFF, Deadline, Errand, Watch, is_active
+from pytest_embedvm.guest.wait import POWERED_OFF, Deadline, Errand, Watch
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def shutdown(domain: libvirt.virDomain, watch: Watch, deadline: Deadline) -> Non
     awaited = "its power-off"
     if watch.stopped is not None:
         return
-    reason = _ask(domain, domain.shutdown, watch, awaited, lambda: watch.stopped, deadline)
+    reason = _ask(domain.shutdown, watch, awaited, lambda: watch.stopped, deadline)
     if reason != POWERED_OFF:
         raise watch.gone(awaited, reason)
 
@@ -30,12 +30,11 @@ def shutdown(domain: libvirt.virDomain, watch: Watch, deadline: Deadline) -> Non
 def reboot(domain: libvirt.virDomain, watch: Watch, agent: Agent, deadline: Deadline) -> None:
     """Ask the guest to reboot, and return once its agent answers again; errors as `shutdown`."""
     before = watch.resets
-    _ask(domain, domain.reboot, watch, "its reset", lambda: watch.resets > before or None, deadline)
+    _ask(domain.reboot, watch, "its reset", lambda: watch.resets > before or None, deadline)
     agent.wait_ready(deadline)
 
 
 def _ask(
-    domain: libvirt.virDomain,
     order: Callable[[], int],
     watch: Watch,
     awaited: str,
@@ -47,7 +46,7 @@ def _ask(
 
     def look() -> T | None:
         found = happened()
-        if found is None and given.error is not None and is_active(domain):
+        if found is None and given.error is not None and watch.active:
             raise given.error
         return found
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import shlex
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.errors import AgentError, CommandFailed, CommandTimeout, GuestError, OutputTruncated
-from pytest_embedvm.guest.transfer import write
+from pytest_embedvm.guest.transfer import temporary_path, write_from
 from pytest_embedvm.guest.wait import Deadline, Watch
 
 TIMEOUT_S: Final = 60.0
@@ -61,6 +61,54 @@ class RunResult:
         return self.stderr.decode(errors="replace")
 
 
+@dataclass(frozen=True)
+class Command:
+    """What to run in the guest, in which surroundings."""
+
+    argv: tuple[str, ...]
+    input: bytes | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+
+    @classmethod
+    def read(
+        cls,
+        command: Sequence[str] | str,
+        data: bytes | str | None,
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+    ) -> Command:
+        """What the user wrote.
+
+        :raise GuestError: when there is no word, a word has a NUL, or a variable a name that cannot be one.
+        """
+        argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(map(str, command))
+        if not argv:
+            raise GuestError("an empty command cannot be run")
+        env = dict(env or {})
+        for word in (*argv, *env, *env.values(), cwd or ""):
+            if "\0" in word:
+                raise GuestError(f"{word!r}: a command cannot have NUL in it")
+        for name in env:
+            if not name or "=" in name:
+                raise GuestError(f"{name!r} cannot be the name of an environment variable")
+        return cls(argv, data.encode() if isinstance(data, str) else data, env, cwd)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command behind what sets its surroundings, where it has any of its own."""
+        words = self.argv
+        if self.env:
+            # The agent could set variables too, but then these would be all.
+            words = ("env", *(f"{name}={value}" for name, value in self.env.items()), *words)
+        if self.cwd is not None:
+            words = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', self.cwd, *words)
+        return words
+
+    def __str__(self) -> str:
+        return shlex.join(self.argv)
+
+
 class Shell:
     """Runs commands in one guest."""
 
@@ -68,68 +116,32 @@ class Shell:
         self._agent = agent
         self._watch = watch
 
-    def run(
-        self,
-        command: Sequence[str] | str,
-        *,
-        input: bytes | str | None = None,  # noqa: A002 - subprocess's name for it
-        timeout: float = TIMEOUT_S,
-        check: bool = True,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-    ) -> RunResult:
-        """Run COMMAND as the agent's user, root mostly, and wait until it has ended and closed its outputs.
-
-        :param command: the words of a command, or a script for the guest's /bin/sh.
-        :param input: its standard input; without it, that is empty.
-        :param timeout: seconds; then the command is killed with all its descendants.
-        :param check: raise when it fails.
-        :param env: variables to add to the agent's own.
-        :param cwd: the directory to run it in, instead of the agent's.
-        :raise CommandFailed: when CHECK and it ends with another status than 0. A command that cannot be
-            started has status 127.
-        :raise CommandTimeout: when it does not end in time; with what it wrote.
-        :raise OutputTruncated: when it writes more than 16 MiB to one of its outputs.
-        :raise GuestStopped: as soon as the guest ends, panics or is reset.
-        :raise WaitTimeout: when the agent itself does not answer in time.
-        :raise AgentError: when there is no agent, or it runs no commands.
-        """
-        argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
-        if not argv:
-            raise GuestError("an empty command cannot be run")
-        deadline = Deadline(timeout)
-        data = input.encode() if isinstance(input, str) else input
-        result = self._carry_out(argv, self._words(argv, env, cwd), data, deadline)
-        if check and result.returncode:
-            raise CommandFailed(argv, result.returncode, result.stdout, result.stderr)
-        return result
-
-    def _words(self, argv: tuple[str, ...], env: Mapping[str, str] | None, cwd: str | None) -> tuple[str, ...]:
-        """ARGV behind what sets its surroundings, where it has any of its own."""
-        if env:
-            # The agent could set variables too, but then these would be all.
-            argv = ("env", *(f"{_variable(name)}={value}" for name, value in env.items()), *argv)
-        if cwd is not None:
-            argv = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', cwd, *argv)
-        return argv
-
-    def _carry_out(
-        self, argv: tuple[str, ...], words: tuple[str, ...], data: bytes | None, deadline: Deadline
-    ) -> RunResult:
-        if data is not None and len(data) > INPUT_BYTES:
-            path = f"/tmp/.embedvm-{uuid.uuid4()}"  # noqa: S108 - a random name, in the guest
-            write(self._agent, path, data, deadline)
-            words, data = ("/bin/sh", "-c", 'exec <"$0" && rm -f "$0" && exec "$@"', path, *words), None
+    def run(self, command: Command, deadline: Deadline, *, check: bool = True) -> RunResult:
+        """Run COMMAND and wait until it has ended and closed its outputs; errors as `VM.run`."""
+        words, data = self._fed(command, deadline)
         try:
             pid = self._start(words, data, deadline)
         except AgentError as error:
             if _NOT_STARTED not in error.detail:
                 raise
-            return RunResult(argv, NOT_FOUND, b"", error.detail.encode())
-        status = self._status(pid, f"the end of {shlex.join(argv)}", deadline)
-        if status is None:
-            raise self._killed(argv, pid, deadline)
-        return _result(argv, status)
+            result = RunResult(command.argv, NOT_FOUND, b"", error.detail.encode())
+        else:
+            status = self._status(pid, f"the end of {command}", deadline)
+            if status is None:
+                raise self._killed(command, pid, deadline)
+            result = _result(command.argv, status)
+        if check and result.returncode:
+            raise CommandFailed(result.argv, result.returncode, result.stdout, result.stderr)
+        return result
+
+    def _fed(self, command: Command, deadline: Deadline) -> tuple[tuple[str, ...], bytes | None]:
+        """The words to run, and the input to give them; much of it is put into a file, which goes as it is opened."""
+        words, data = command.words, command.input
+        if data is None or len(data) <= INPUT_BYTES:
+            return words, data
+        path = temporary_path()
+        write_from(self._agent, path, io.BytesIO(data), deadline)
+        return ("/bin/sh", "-c", 'exec <"$0" && rm -f "$0" && exec "$@"', path, *words), None
 
     def _start(self, words: tuple[str, ...], data: bytes | None, deadline: Deadline) -> int:
         arguments: dict[str, Any] = {"path": words[0], "arg": list(words[1:]), "capture_output": True}
@@ -150,27 +162,25 @@ class Shell:
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
         return None
 
-    def _killed(self, argv: tuple[str, ...], pid: int, deadline: Deadline) -> CommandTimeout:
+    def _killed(self, command: Command, pid: int, deadline: Deadline) -> CommandTimeout:
         """Kill the process PID with its descendants, and say what it had written."""
-        state, limit = self._watch.state(), Deadline(KILL_TIMEOUT_S)
+        waited = self._watch.timeout(f"the end of {command}", deadline.seconds)
+        limit = Deadline(KILL_TIMEOUT_S)
         killer = self._start(("/bin/sh", "-c", _END, "sh", str(pid)), None, limit)
         self._status(killer, "the end of kill", limit)
         # Outputs come once the process has ended and nobody else holds them open.
-        last = _result(argv, self._status(pid, f"the end of {shlex.join(argv)}", limit) or {}, whole=False)
-        return CommandTimeout(
-            argv, last.stdout, last.stderr, seconds=deadline.seconds, state=state, console=self._watch.shown()
-        )
+        last = self._status(pid, waited.awaited, limit) or {}
+        return CommandTimeout(command.argv, *_outputs(last), waited)
 
 
-def _variable(name: str) -> str:
-    if not name or "=" in name or "\0" in name:
-        raise GuestError(f"{name!r} cannot be the name of an environment variable")
-    return name
-
-
-def _result(argv: tuple[str, ...], status: Mapping[str, Any], *, whole: bool = True) -> RunResult:
+def _outputs(status: Mapping[str, Any]) -> tuple[bytes, bytes]:
     stdout, stderr = (base64.b64decode(status.get(f"{name}-data", "")) for name in ("out", "err"))
-    if whole and (status.get("out-truncated") or status.get("err-truncated")):
+    return stdout, stderr
+
+
+def _result(argv: tuple[str, ...], status: Mapping[str, Any]) -> RunResult:
+    stdout, stderr = _outputs(status)
+    if status.get("out-truncated") or status.get("err-truncated"):
         raise OutputTruncated(argv, stdout, stderr)
     returncode = -int(status["signal"]) if "signal" in status else int(status.get("exitcode", 0))
     return RunResult(argv, returncode, stdout, stderr)

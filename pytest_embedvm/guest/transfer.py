@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
+import uuid
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
@@ -84,13 +84,6 @@ def write_from(agent: Agent, path: str, source: IO[bytes], deadline: Deadline) -
             file.write(data)
 
 
-def read(agent: Agent, path: str, deadline: Deadline) -> bytes:
-    """What the guest's file PATH holds; errors as `read_into`."""
-    sink = io.BytesIO()
-    read_into(agent, path, sink, deadline)
-    return sink.getvalue()
-
-
-def write(agent: Agent, path: str, data: bytes, deadline: Deadline) -> None:
-    """Replace what the guest's file PATH holds by DATA; errors as `write_from`."""
-    write_from(agent, path, io.BytesIO(data), deadline)
+def temporary_path() -> str:
+    """A name for a file in the guest that nobody else has."""
+    return f"/tmp/.embedvm-{uuid.uuid4()}"  # noqa: S108 - nobody can guess it

@@ -14,9 +14,9 @@ from pytest_embedvm.guest import files, power, shell
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
 from pytest_embedvm.guest.files import Files
-from pytest_embedvm.guest.shell import RunResult, Shell
+from pytest_embedvm.guest.shell import Command, RunResult, Shell
 from pytest_embedvm.guest.transcript import Transcript
-from pytest_embedvm.guest.wait import Deadline, Watch, describe, is_active
+from pytest_embedvm.guest.wait import Deadline, Watch, describe
 
 T = TypeVar("T")
 
@@ -88,9 +88,9 @@ class VM:
     @property
     def is_running(self) -> bool:
         """Whether the domain has a QEMU, paused or not."""
-        return is_active(self.domain)
+        return self._watch.active
 
-    def run(
+    def run(  # noqa: PLR0913 - subprocess.run's parameters, by keyword
         self,
         command: Sequence[str] | str,
         *,
@@ -115,8 +115,9 @@ class VM:
         :raise GuestStopped: as soon as the guest ends, panics or is reset.
         :raise WaitTimeout: when the agent itself does not answer in time.
         :raise AgentError: when there is no agent, or it runs no commands.
+        :raise GuestError: when COMMAND or ENV is nothing that can be run.
         """
-        return self._shell.run(command, input=input, timeout=timeout, check=check, env=env, cwd=cwd)
+        return self._shell.run(Command.read(command, input, env, cwd), Deadline(timeout), check=check)
 
     def read_bytes(self, path: str, *, timeout: float = files.TIMEOUT_S) -> bytes:
         """What the guest's file PATH holds; TIMEOUT is in seconds, here and below.

@@ -125,10 +125,15 @@ class Watch:
             return f"is not there: {error}"
         return _STATES.get(number, f"is in state {number}")
 
-    def shown(self) -> str:
-        """The console's text so far."""
-        with self.changed:
-            return self._transcript.text
+    @property
+    def active(self) -> bool:
+        """Whether the domain has a QEMU; a transient one that is gone has none."""
+        try:
+            return bool(self._domain.isActive())
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return False
+            raise
 
     def dead(self) -> str | None:
         """Why the guest will not do anything any more; None while it may."""
@@ -192,7 +197,7 @@ class Watch:
     def reason_of_end(self) -> str | None:
         """Why the guest ended, if it did; for a call that failed and may have noticed before the event came."""
         with self.changed:
-            if self.dead() is None and not is_active(self._domain):
+            if self.dead() is None and not self.active:
                 self.changed.wait_for(lambda: self.stopped is not None, REASON_TIMEOUT_S)
                 return self.stopped or "ended"
             return self.dead()
@@ -216,16 +221,6 @@ class Watch:
             with self.changed:
                 self.changed.wait_for(lambda: self.dead() is not None, min(pause, deadline.remaining))
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
-
-
-def is_active(domain: libvirt.virDomain) -> bool:
-    """Whether DOMAIN has a QEMU; a transient one that is gone has none."""
-    try:
-        return bool(domain.isActive())
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return False
-        raise
 
 
 def describe(condition: Callable[..., Any]) -> str:

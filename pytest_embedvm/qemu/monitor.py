@@ -43,19 +43,20 @@ class _Tracing(QMPClient):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.trace: deque[str] = deque(maxlen=TRACE_MESSAGES)
+        #: Direction and message; made into text only when somebody asks.
+        self.trace: deque[tuple[str, Message]] = deque(maxlen=TRACE_MESSAGES)
 
     def _cb_outbound(self, msg: Message) -> Message:
-        self.trace.append(f"> {_shorten(msg)}")
+        self.trace.append((">", msg))
         return msg
 
     def _cb_inbound(self, msg: Message) -> Message:
-        self.trace.append(f"< {_shorten(msg)}")
+        self.trace.append(("<", msg))
         return msg
 
 
-def _shorten(message: Message) -> str:
-    text = json.dumps(dict(message))
+def _spell(direction: str, message: Message) -> str:
+    text = f"{direction} {json.dumps(dict(message))}"
     return text if len(text) <= TRACE_CHARACTERS else f"{text[:TRACE_CHARACTERS]}… ({len(text)} characters)"
 
 
@@ -109,7 +110,7 @@ class Monitor:
     @property
     def trace(self) -> list[str]:
         """The last 200 messages in both directions, oldest first."""
-        return list(self._client.trace)
+        return [_spell(*entry) for entry in self._client.trace]
 
     @property
     def connected(self) -> bool:
@@ -130,7 +131,7 @@ class Monitor:
         except ExecuteError as error:
             raise CommandError(command, error.error_class, str(error)) from None
         except TimeoutError:
-            last = self._client.trace[-1] if self._client.trace else "nothing"
+            last = _spell(*self._client.trace[-1]) if self._client.trace else "nothing"
             raise OperationTimeout(
                 f"no reply to QMP command '{command}' within {timeout:g} s; last seen: {last}"
             ) from None

@@ -18,15 +18,25 @@ from pytest_embedvm.errors import InternalError, SystemFailure
 KILL_TIMEOUT_S: Final = 10.0
 
 
-@cache
+#: Once the death signal is set: is the parent still the one that spawned us? It may have died just before.
+_STILL_OURS: Final = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+
+
 def _die_with_parent() -> tuple[str, ...]:
     """The words before a command line that tie its life to the thread that spawns it.
 
     PR_SET_PDEATHSIG by util-linux's setpriv: a preexec_fn would do the same at ten times the price,
     because Python then has to fork instead of vfork.
     """
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    setpriv = _setpriv()
+    if setpriv is None:
+        return ()
+    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _STILL_OURS, "sh", str(os.getpid()))
+
+
+@cache
+def _setpriv() -> str | None:
+    return shutil.which("setpriv")
 
 
 class Process:

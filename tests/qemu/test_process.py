@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,50 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child, signal.SIGKILL)
             os.close(child)
+
+
+DIES_AT_ONCE = """
+import asyncio, os, signal, sys
+from pytest_embedvm.qemu.process import Process
+
+async def main():
+    Process.spawn(["sleep", "600"], env={"PATH": os.environ["PATH"], "EMBEDVM_TEST": sys.argv[1]})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that have MARK in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"EMBEDVM_TEST={mark}".encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+    return found
+
+
+def arguments(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the child in /proc")
+def test_a_parent_that_dies_before_the_signal_is_set_leaves_no_child(tmp_path: Path) -> None:
+    slow = tmp_path / "setpriv"
+    slow.write_text(f'#!/bin/sh\nsleep 0.2\nexec {shutil.which("setpriv")} "$@"\n')
+    slow.chmod(0o755)
+    mark = str(tmp_path)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-c", DIES_AT_ONCE, mark], check=False, env=environment)
+    assert marked(mark), "the slow start was not seen at all"
+    deadline = time.monotonic() + 10
+    while any(b"sleep\x00600" not in arguments(pid) for pid in marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    survivors = marked(mark)
+    for pid in survivors:
+        os.kill(pid, signal.SIGKILL)
+    assert survivors == []

@@ -80,6 +80,7 @@ class Console(CharacterDevice):
                 # libvirt: virDomainDefPostParseInternal
                 raise ConfigUnsupported("Only the first console can be a serial port")
             self._take_serial(context)
+            self.alias = None  # until it is settled: no alias names two devices
         else:
             super().complete(context)
         if self.port is None:
