@@ -235,7 +235,6 @@ RUNNING = [
 #: Where this driver does not answer as libvirt does yet, and why. A row that is mended has to leave.
 DIFFERS = {
     "arch bogus": "the search for an emulator comes before the check of the architecture",
-    "disk ide on q35": "its error domain is DOMAIN, and the sentence speaks of a missing controller",
     "disk missing file raw": "QEMU finds out, and not the driver before it starts it",
     "rename to itself": "its error domain is DOMAIN",
     "getDomainCapabilities type": "it is CONFIG_UNSUPPORTED",

@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,10 +29,9 @@ REASONS = {
     "libvirt-python is not installed": importlib.util.find_spec("libvirt") is not None,
     "libvirt's embedded driver wants root": os.geteuid() == 0,
 }
-pytestmark = [
-    pytest.mark.skipif(not all(REASONS.values()), reason=", ".join(r for r, there in REASONS.items() if not there)),
-    pytest.mark.xdist_group("libvirt"),
-]
+pytestmark = pytest.mark.skipif(
+    not all(REASONS.values()), reason=", ".join(reason for reason, there in REASONS.items() if not there)
+)
 
 CONFIGURATION = """
 security_driver = "none"
@@ -72,20 +70,11 @@ for line in sys.stdin:
 class Oracle:
     """Asks libvirt, one domain at a time."""
 
-    def __init__(self, root: Path) -> None:
-        (root / "etc").mkdir(mode=0o755, parents=True)
-        (root / "etc/qemu.conf").write_text(CONFIGURATION)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ORACLE, str(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
         self.version = self._read()
 
     def ask(self, text: str) -> dict[str, str]:
-        assert self._process.stdin is not None
         print(json.dumps(text), file=self._process.stdin, flush=True)
         answer: dict[str, str] = self._read()
         return answer
@@ -94,26 +83,25 @@ class Oracle:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            pytest.skip("libvirt's embedded QEMU driver does not start here")
+            pytest.skip("libvirt's embedded QEMU driver does not run here")
         return json.loads(line)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
-    asked = Oracle(tmp_path_factory.mktemp("or") / "r")
-    try:
-        if asked.version // 1000 != 9000:
-            pytest.skip(f"compared with libvirt 9.0, not {asked.version}: later ones choose other defaults")
-        yield asked
-    finally:
-        asked.close()
+    root = tmp_path_factory.mktemp("libvirt") / "r"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/qemu.conf").write_text(CONFIGURATION)
+    words = [sys.executable, "-c", ORACLE, str(root)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            asked = Oracle(process)
+            if asked.version // 1000 != 9000:
+                pytest.skip(f"compared with libvirt 9.0, not {asked.version}: later ones choose other defaults")
+            yield asked
+        finally:
+            process.kill()
 
 
 def places_in_xml(text: str) -> list[str]:
@@ -139,7 +127,10 @@ PLACING = (
 
 def places_in_argv(words: list[str]) -> list[dict[str, Any]]:
     devices = (json.loads(word) for option, word in itertools.pairwise(words) if option == "-device")
-    placed = ({name: device[name] for name in PLACING if name in device} for device in devices if "bus" in device)
+    placed = [{name: device[name] for name in PLACING if name in device} for device in devices if "bus" in device]
+    for device in placed:
+        if "-net-" in device["driver"] or device.get("id", "").startswith(("net", "ua-n")):
+            del device["id"]  # qemuConnectDomainXMLToNative forgets the names that users gave to network cards
     return sorted(placed, key=lambda device: json.dumps(device, sort_keys=True))
 
 

@@ -71,7 +71,8 @@ def make(path: Path, content: str, image_format: str) -> None:
 
 def below(root: Path, text: str) -> str:
     """TEXT with every file that it names made below ROOT."""
-    tree = etree.fromstring(text)
+    (root / "R").mkdir()
+    tree = etree.fromstring(text.replace("'/R/", f"'{root}/R/"))
     for place, content in FILES.items():
         path, _, attribute = place.partition("/@")
         for element in tree.iterfind(path):

@@ -30,6 +30,7 @@ def assign(context: Context, add_controller: Callable[[int], object]) -> None:
         if not device.finds_own_port:
             device.address = free.next(device)
         elif isinstance(device.address, VirtioSerialAddress):
+            free.next(device)  # libvirt: virDomainVirtioSerialAddrAssign finds it one, and throws the answer away
             device.address.port = 0
 
 

@@ -45,6 +45,11 @@ def test_a_console_has_no_address() -> None:
     assert ports(CONSOLE * 2 + channel("a")) == ["-", "-", "0:1"]
 
 
+def test_a_console_at_port_zero_takes_another_away() -> None:
+    console = "<console type='pty'><target type='virtio'/><address type='virtio-serial' port='0'/></console>"
+    assert ports(console + channel("a")) == ["0:0", "0:2"]
+
+
 @pytest.mark.parametrize(
     ("devices", "sentence"),
     [
