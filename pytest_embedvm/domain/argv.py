@@ -12,7 +12,7 @@ from pytest_embedvm.domain.sections.cpu import Cpu
 from pytest_embedvm.domain.sections.features import Features
 from pytest_embedvm.domain.sections.memory import MemoryBacking
 from pytest_embedvm.qemu import parts as qemu
-from pytest_embedvm.qemu.parts import Descriptor, Descriptors, KeyvalPart, ObjectPart, Part, option
+from pytest_embedvm.qemu.parts import Command, Descriptor, Descriptors, KeyvalPart, ObjectPart, Part, option
 from pytest_embedvm.units import KIB, MIB
 
 
@@ -23,6 +23,8 @@ class Launch:
     emulator: str
     parts: tuple[Part, ...]
     environment: Mapping[str, str]
+    #: What QEMU has to be told once it is up, before the guest runs for the first time.
+    commands: tuple[Command, ...] = ()
 
     @property
     def descriptors(self) -> list[Descriptor]:
@@ -39,7 +41,8 @@ def launch(domain: Completed, host: Host) -> Launch:
     context = Context(domain, host.capabilities(domain.devices.emulator or ""), host)
     speakers = [*domain.sections, *([domain.commandline] if domain.commandline else [])]
     environment = {name: value for s in speakers for name, value in s.environment(context).items()}
-    return Launch(domain.devices.emulator or "", tuple(_parts(context)), environment)
+    commands = tuple(command for device in domain.devices.all for command in device.commands())
+    return Launch(domain.devices.emulator or "", tuple(_parts(context)), environment, commands)
 
 
 def _parts(context: Context) -> Iterator[Part]:

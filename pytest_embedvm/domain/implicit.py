@@ -28,14 +28,10 @@ def arrange(context: Context) -> None:
 
 def add_devices(context: Context) -> None:
     """Add what a domain has though nobody wrote it: USB, a PCI root, a memory balloon."""
-    devices = context.domain.devices
-    for kind in KINDS.values():
-        for added in tuple(kind.implied(context)):
-            same = [device for device in devices.all if type(device) is type(added)]
-            added.arrange(same)
-            devices.all = [device for device in devices.all if type(device) is not type(added)] + same
-    order = list(KINDS.values())
-    devices.all.sort(key=lambda device: order.index(type(device)))
+    devices, order = context.domain.devices.all, list(KINDS.values())
+    for kind in order:
+        devices.extend(kind.implied(context))
+    devices.sort(key=lambda device: (order.index(type(device)), not device.stands_first))
 
 
 def add_controllers(context: Context) -> None:

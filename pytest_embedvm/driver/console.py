@@ -7,6 +7,7 @@ import contextlib
 import os
 import tty
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -57,13 +58,13 @@ class ConsoleLink:
         tty.setraw(descriptor)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=BUFFER_BYTES)
-        protocol = asyncio.StreamReaderProtocol(reader)
+        writing = asyncio.StreamReaderProtocol(asyncio.StreamReader())  # for its flow control; it reads nothing
         # Each transport closes its own descriptor.
-        source, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(os.dup(descriptor), "rb", buffering=0))
-        transport, _ = await loop.connect_write_pipe(
-            asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
+        source, _ = await loop.connect_read_pipe(
+            partial(asyncio.StreamReaderProtocol, reader), os.fdopen(os.dup(descriptor), "rb", buffering=0)
         )
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), source, on_close)
+        transport, _ = await loop.connect_write_pipe(lambda: writing, os.fdopen(descriptor, "wb", buffering=0))
+        return cls(reader, asyncio.StreamWriter(transport, writing, None, loop), source, on_close)
 
     async def read(self, size: int) -> bytes:
         """At least one byte and at most SIZE, waiting for the guest; b"" when the console is closed."""

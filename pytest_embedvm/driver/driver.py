@@ -81,7 +81,9 @@ class Driver:
         self.require_own_process()
         last = self._connections == 1
         self._connections -= 1
-        doomed = [m for m in self.registry if m.active and (last or (owner is not None and m.owner is owner))]
+        doomed = [
+            m for m in self.registry if (last and (m.active or m.starting)) or (owner is not None and m.owner is owner)
+        ]
         try:
             await self._destroy(doomed)
         finally:

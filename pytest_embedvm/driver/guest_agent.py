@@ -34,6 +34,7 @@ class AgentChannel:
         self._path = path
         self._opened = asyncio.Event()
         self._agent: Agent | None = None
+        self._connecting = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -44,8 +45,10 @@ class AgentChannel:
         self._opened.set()
 
     def guest_closed(self) -> None:
-        """The guest let go of the port; what it still had to say is not worth hearing."""
+        """The guest let go of the port: who opens it next knows nothing of what was said."""
         self._opened.clear()
+        if self._agent is not None:
+            self._agent.forget()
 
     async def send(self, message: Mapping[str, object], *, timeout: int) -> dict[str, Any]:
         """Send MESSAGE and return the agent's whole reply.
@@ -72,8 +75,9 @@ class AgentChannel:
             raise AgentUnresponsive(f"{NOT_CONNECTED}: the guest did not open its channel within {timeout} s") from None
 
     async def _connect(self) -> Agent:
-        if self._agent is None:
-            self._agent = await Agent.connect(connect_unix(self._path))
+        async with self._connecting:
+            if self._agent is None:
+                self._agent = await Agent.connect(connect_unix(self._path))
         return self._agent
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, tail
@@ -165,6 +165,7 @@ class Machine:
 
     async def _start(self, domain: Domain, flags: int, *, wait: bool) -> None:
         live = await self._driver.complete(domain)
+        media.check(live)
         live.id = self._driver.registry.next_id()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))

@@ -99,6 +99,10 @@ class Agent:
             raise AgentUnresponsive(f"its channel closed while {stage} was awaited") from error
         return answer
 
+    def forget(self) -> None:
+        """Another agent may be at the other end now: get in step anew before the next command."""
+        self._in_step = False
+
     async def _write(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()

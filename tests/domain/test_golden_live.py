@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,8 @@ FILES = {
     "os/loader": "flash",
     "os/nvram": "flash",
     "os/nvram/@template": "flash",
-    "devices/disk/source/@file": "image",
-    "devices/disk/source/@dev": "image",
+    "devices/disk//source/@file": "image",
+    "devices/graphics/@socket": "place",
 }
 
 
@@ -61,6 +63,8 @@ def make(path: Path, content: str, image_format: str) -> None:
     if content == "image" and image_format != "raw":
         subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, "1M"], check=True)
         return
+    if content == "place":
+        return
     size = {"image": 1 << 20, "flash": 128 << 10, "kernel": 8 << 10, "empty": 4 << 10}[content]
     data = bytearray(size)
     if content == "kernel":
@@ -70,9 +74,12 @@ def make(path: Path, content: str, image_format: str) -> None:
 
 
 def below(root: Path, text: str) -> str:
-    """TEXT with every file that it names made below ROOT."""
+    """TEXT with every file that it names made below ROOT; sockets and logs, which QEMU makes, are named `/R/…`."""
     (root / "R").mkdir()
     tree = etree.fromstring(text.replace("'/R/", f"'{root}/R/"))
+    for source in tree.iterfind("devices/disk//source[@dev]"):  # nobody has block devices to give away
+        source.getparent().set("type", "file")
+        source.set("file", source.attrib.pop("dev"))
     for place, content in FILES.items():
         path, _, attribute = place.partition("/@")
         for element in tree.iterfind(path):
@@ -80,8 +87,7 @@ def below(root: Path, text: str) -> str:
             if not named:
                 continue
             moved = root / "files" / named.lstrip("/")
-            driver = element.getparent().find("driver") if content == "image" else None
-            make(moved, content, (driver.get("type") if driver is not None else None) or "raw")
+            make(moved, content, image_format(element))
             if attribute:
                 element.set(attribute, str(moved))
             else:
@@ -89,8 +95,30 @@ def below(root: Path, text: str) -> str:
     return etree.tostring(tree, encoding="unicode")
 
 
-async def start_and_quit(launch: argv.Launch, log: Path) -> str:
-    """The run state that QEMU reports."""
+def image_format(element: etree._Element) -> str:
+    """What the image of a <source> is said to be; `raw` for all else."""
+    disk = element.getparent()
+    said = next((found for name in ("driver", "format") if (found := disk.find(name)) is not None), None)
+    return (said.get("type") if said is not None else None) or "raw"
+
+
+def needs_more_than_there_is(text: str, directory: Path) -> str | None:
+    """Why a case cannot start here; None when it can."""
+    if "type='kvm'" in text:
+        return "asks for KVM, which few machines that run tests have"
+    if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
+        return "this host has no /dev/vhost-vsock"
+    if "cache='none'" in text or "<shareable" in text:
+        try:
+            os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+        except OSError:
+            return "the temporary directory's file system has no O_DIRECT"
+    return None
+
+
+@contextlib.asynccontextmanager
+async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor, Process]]:
+    """QEMU, started and paused, for as long as the context lasts."""
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
@@ -106,8 +134,14 @@ async def start_and_quit(launch: argv.Launch, log: Path) -> str:
         stack.push_async_callback(process.kill)
         connection = await Monitor.connect(ours, "golden")
         stack.push_async_callback(connection.close)
-        status = await connection.execute("query-status")
-        await connection.execute("quit")
+        yield connection, process
+
+
+async def start_and_quit(launch: argv.Launch, log: Path) -> str:
+    """The run state that QEMU reports."""
+    async with running(launch, log) as (monitor, process):
+        status = await monitor.execute("query-status")
+        await monitor.execute("quit")
         await asyncio.wait_for(process.wait(), 30)
         return str(status["status"])
 
@@ -115,8 +149,9 @@ async def start_and_quit(launch: argv.Launch, log: Path) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_starts(name: str, tmp_path: Path) -> None:
     text = (GOLDEN / f"{name}.xml").read_text()
-    if "type='kvm'" in text:
-        pytest.skip("asks for KVM, which few machines that run tests have")
+    lacking = needs_more_than_there_is(text, tmp_path)
+    if lacking:
+        pytest.skip(lacking)
     host = HostBelow(tmp_path)
     domain = complete.complete(definition.parse(below(tmp_path, text)), host)
     log = tmp_path / "qemu.log"

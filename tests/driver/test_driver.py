@@ -106,6 +106,17 @@ async def test_the_last_close_hears_of_every_end(embed: OpenDriver, tmp_path: Pa
     assert not home[0].exists()
 
 
+async def test_a_start_that_is_under_way_ends_with_the_last_close(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed() as driver:
+        machine = await driver.define_xml(tiny.xml(tmp_path))
+        starting = asyncio.create_task(machine.create())
+        await asyncio.sleep(0)
+        assert machine.starting
+    await starting
+    assert not machine.active
+    assert not driver.root.pid_file.exists()
+
+
 def state_after_close(machine: object) -> str:
     return machine.status.state.name  # type: ignore[attr-defined]
 

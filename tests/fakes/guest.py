@@ -1,4 +1,4 @@
-"""A domain without QEMU: its console is a queue, its events are told by the test, its agent is a real one on the host."""
+"""A domain without QEMU: its console is a queue, its events are told by the test, its agent runs on the host."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FakeConnection:
 
 
 class FakeDomain:
-    """Paused while `on` is being told otherwise; orders are kept in `orders`, and then `obey` is called."""
+    """Active while `on`; orders are kept in `orders`, and then `obey` is called."""
 
     def __init__(self, agent: Agent = absent, xml: str = XML) -> None:
         self.connection = FakeConnection()
@@ -75,7 +75,7 @@ class FakeDomain:
         self.xml = xml
         self.on = True
         self.orders: list[str] = []
-        self.obey: Callable[[str], object] = lambda order: None
+        self.obey: Callable[[str], object] = str
         self.commands: list[str] = []
 
     def connect(self) -> FakeConnection:

@@ -39,7 +39,7 @@ def test_a_timeout_says_what_was_awaited_and_shows_the_last_lines(fake: VM, doma
 
 def test_a_panic_ends_the_wait(fake: VM, domain: FakeDomain) -> None:
     domain.stream.fed.put(b"---[ end Kernel panic - not syncing: why ]---\r\n")
-    with pytest.raises(GuestStopped, match="the guest is dead .Kernel panic - not syncing: why. while 'login'"):
+    with pytest.raises(GuestStopped, match=r"the guest is dead .Kernel panic - not syncing: why. while 'login'"):
         fake.console.wait_for("login", timeout=60)
     assert fake.console.wait_for("panic")[0] == "panic"
 

@@ -102,7 +102,7 @@ class PortForward:
 
     def learn(self, found: Forwarded) -> bool:
         """Fill in the port of FOUND where one was to be chosen; whether it was asked for here."""
-        if found.proto != self.proto or found.address != (self.address or "*"):
+        if found.proto != self.proto or found.address != _shown(self.address):
             return False
         for ports in self.ranges:
             if ports.start == 0 and ports.to == found.to:
@@ -131,6 +131,11 @@ def read_usernet(text: str) -> Iterator[Forwarded]:
         elif found := _USERNET.match(line):
             proto, address, start, _, to = found.groups()
             yield Forwarded(netdev, proto.lower(), address, int(start), int(to))
+
+
+def _shown(address: str | None) -> str:
+    """ADDRESS as `info usernet` shows it."""
+    return "*" if address is None or ipaddress.ip_address(address).is_unspecified else address
 
 
 def _passt_range(ports: Range) -> str:

@@ -115,7 +115,10 @@ def slirp(alias: str, ips: Sequence[Ip], forwards: Sequence[PortForward]) -> Net
 
 
 def passt(alias: str, options: Sequence[str]) -> NetdevPart:
-    """A passt on the other end of a socket pair; with `--fd` it ends when QEMU hangs up."""
+    """A passt on the other end of a socket pair; with `--fd` it ends when QEMU hangs up.
+
+    The passt of Debian 12 stalls a forwarded connection on which the guest is to speak first.
+    """
     argv = ("passt", "--foreground", "--quiet", "--fd", "{fd}", *options)
     end = Descriptor(netdev_id(alias), Companion(f"passt of {alias}", argv))
     address: dict[str, Json] = {"type": "fd", "str": end}

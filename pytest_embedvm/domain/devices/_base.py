@@ -126,6 +126,11 @@ class Device:
         """Take its place among DEVICES of its kind, which stand before it in the document; last, unless it knows."""
         devices.append(self)
 
+    @property
+    def stands_first(self) -> bool:
+        """Whether it was added unasked and stands before those of its kind that were not."""
+        return False
+
     def prepare(self, context: Context) -> None:
         """Fill in what decides which devices are added unasked: called first, in the order of `arrange()`."""
 

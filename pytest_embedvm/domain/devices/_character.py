@@ -29,11 +29,6 @@ class CharacterDevice(Device):
 
     chardev: Annotated[Chardev, At(".")]
 
-    @property
-    def is_mirror(self) -> bool:
-        """Whether it is another device under a second name, so that QEMU gets nothing for it."""
-        return False
-
     def complete(self, context: Context) -> None:
         self.chardev.complete()
 

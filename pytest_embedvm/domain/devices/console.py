@@ -55,11 +55,13 @@ class Console(CharacterDevice):
         elif (first is None or not first.is_mirror) and (serial.type or "isa-serial") in _SHOWN:
             yield Console(chardev=serial.chardev, unasked=True)
 
-    def arrange(self, devices: list[Device]) -> None:
-        devices.insert(0 if self.unasked else len(devices), self)
+    @property
+    def stands_first(self) -> bool:
+        return self.unasked
 
     @property
     def is_mirror(self) -> bool:
+        """Whether it is a serial port under a second name, so that QEMU gets nothing for it."""
         return self.type in (None, "none", "serial")
 
     @property

@@ -82,8 +82,6 @@ class Controller(Device):
     start_port: Annotated[int | None, At("master/@startport"), Unsigned()] = None
     #: Part of the board: it has a place and a name, and QEMU needs not be told of it.
     is_builtin: bool = field(default=False, metadata={"xml": False})
-    #: Whether nobody wrote it.
-    unasked: bool = field(default=False, metadata={"xml": False})
     #: Of a PCI controller: how many others are between it and the root.
     depth: int = field(default=0, metadata={"xml": False})
 
@@ -94,19 +92,15 @@ class Controller(Device):
         chipset = context.chipset
         usb = next((m for m in chipset.usb_models if context.capabilities.has_device(driver("usb", m))), None)
         if usb and not any((d.type, d.index) == ("usb", 0) for d in there):
-            yield cls(type="usb", index=0, model=usb, unasked=True)
+            yield cls(type="usb", index=0, model=usb)
         for kind in chipset.implicit:
             if not any((d.type, d.index) == (kind, 0) for d in there):
-                yield cls(type=cast("ControllerType", kind), index=0, unasked=True)
+                yield cls(type=cast("ControllerType", kind), index=0)
         if chipset.root and not any((d.type, d.index) == ("pci", 0) for d in there):
-            yield cls(type="pci", index=0, model=chipset.root, unasked=True)
+            yield cls(type="pci", index=0, model=chipset.root)
 
     def arrange(self, devices: list[Device]) -> None:
         # libvirt: virDomainControllerInsertPreAlloced: by index within a type, those without one where they are
-        if self.unasked:
-            devices.append(self)
-            return
-
         def comes_after(other: Device) -> bool:
             if not isinstance(other, Controller) or other.type != self.type or self.index == -1:
                 return False

@@ -166,8 +166,9 @@ class Disk(Device):
 
     def arrange(self, devices: list[Device]) -> None:
         """Stand before those of the same bus whose names come later."""
-        # libvirt: virDomainDiskInsert, which sees the bus as it is written
-        same = [i for i, d in enumerate(devices) if isinstance(d, Disk) and d.target.bus == self.target.bus]
+        # libvirt: virDomainDiskInsert; it does not guess the bus yet, so that the order, and with it the disk that
+        # is booted, may change when it reads back what it wrote
+        same = [i for i, d in enumerate(devices) if isinstance(d, Disk) and d._completed_bus() == self._completed_bus()]
         later = [i for i in same if _order(devices[i]) > _order(self)]
         devices.insert(later[0] if later else same[-1] + 1 if same else len(devices), self)
 
@@ -178,13 +179,15 @@ class Disk(Device):
         self.serial = self.serial or None
         if self.path is None:
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
-        self.target.bus = self.target.bus or self._likely_bus()
+        self.target.bus = self._completed_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
         self._complete_address(context)
 
-    def _likely_bus(self) -> DiskBus | None:
+    def _completed_bus(self) -> DiskBus | None:
+        if self.target.bus or self.device == "floppy":
+            return self.target.bus or "fdc"
         buses: dict[str | None, DiskBus] = {b: b for b in ("ide", "fdc", "scsi", "virtio", "xen", "uml")}
-        return "fdc" if self.device == "floppy" else buses.get(bus_of(self.dev))
+        return buses.get(bus_of(self.dev))
 
     def _complete_address(self, context: Context) -> None:
         index = disk_index(self.dev)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_embedvm.constants import DomainConsoleFlags
+from pytest_embedvm.driver.console import ConsoleLink
+from pytest_embedvm.driver.descriptors import listen_unix
+from pytest_embedvm.errors import InternalError, OperationFailed, SystemFailure
+from tests.driver import tiny
+from tests.driver.conftest import OpenDriver
+
+PTY = "<serial type='pty'/>"
+
+
+def counter() -> tuple[list[str], Callable[[], None]]:
+    closed: list[str] = []
+    return closed, lambda: closed.append("closed")
+
+
+async def heard(link: ConsoleLink, what: bytes) -> None:
+    """Read until the guest has said WHAT."""
+    async with asyncio.timeout(10):
+        while what not in (said := await link.read(100)):
+            assert said, "the console is closed"
+
+
+async def test_a_socket(tmp_path: Path) -> None:
+    closed, on_close = counter()
+    with listen_unix(tmp_path / "s") as listener:
+        link = await ConsoleLink.open_unix(tmp_path / "s", on_close)
+        peer, _ = listener.accept()
+        with peer:
+            assert await link.write(b"to the guest") == 12
+            assert peer.recv(100) == b"to the guest"
+            peer.send(b"from the guest")
+            assert await link.read(4) == b"from"
+            assert await link.read(100) == b" the guest"
+        assert await link.read(100) == b""
+    await link.close()
+    await link.close()
+    assert closed == ["closed"]
+    with pytest.raises(SystemFailure, match="Broken pipe"):
+        await link.write(b"x")
+
+
+async def test_a_terminal_passes_every_byte() -> None:
+    closed, on_close = counter()
+    master, slave = os.openpty()
+    path = Path(os.ttyname(slave))
+    os.close(slave)
+    link = await ConsoleLink.open_terminal(path, on_close)
+    everything = bytes(range(256))
+    await link.write(everything)
+    assert os.read(master, 1000) == everything
+    os.write(master, everything)
+    assert await link.read(1000) == everything
+    os.close(master)
+    assert await link.read(1000) == b""
+    await link.close()
+    assert closed == ["closed"]
+
+
+async def test_close_wakes_a_reader(tmp_path: Path) -> None:
+    with listen_unix(tmp_path / "s"):
+        link = await ConsoleLink.open_unix(tmp_path / "s", print)
+        reading = asyncio.create_task(link.read(1))
+        await asyncio.sleep(0)
+        await link.close()
+        assert await asyncio.wait_for(reading, 10) == b""
+
+
+@pytest.mark.parametrize("alias", [None, "serial0"])
+async def test_of_a_machine(embed: OpenDriver, tmp_path: Path, alias: str | None) -> None:
+    async with embed() as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path))
+        link = await machine.open_console(alias)
+        await link.write(b"x")
+        await heard(link, b"x")
+        with pytest.raises(OperationFailed, match="Active console session exists for this domain"):
+            await machine.open_console(alias)
+        other = await machine.open_console(alias, DomainConsoleFlags.FORCE)
+        assert await link.read(100) == b""
+        await other.write(b"y")
+        await heard(other, b"y")
+        with pytest.raises(InternalError, match=r"^internal error: cannot find character device nosuch$"):
+            await machine.open_console("nosuch")
+        await machine.destroy()
+        assert await other.read(100) == b""
+
+
+async def test_of_a_machine_on_a_terminal(embed: OpenDriver, tmp_path: Path) -> None:
+    xml = tiny.xml(tmp_path).replace("type='unix'", "type='pty'").replace("<source mode='bind'", "<source")
+    async with embed() as driver:
+        machine = await driver.create_xml(xml)
+        assert "<source path='/dev/pts/" in machine.xml()
+        link = await machine.open_console(None)
+        await link.write(b"x")
+        await heard(link, b"x")
+        await link.close()
+
+
+async def test_what_the_guest_says_is_logged_whoever_listens(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed(tmp_path / ("long" * 40)) as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path))
+        await tiny.tell(tmp_path, b"x")
+        log = machine.evidence().console_logs["serial0"]
+        await machine.destroy()
+        assert machine.evidence().console_logs == {"serial0": log}
+        assert log.is_relative_to(driver.root.path)
+        assert log.read_bytes() == tiny.GREETING + b"x"

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from pytest_embedvm.domain import definition
+from pytest_embedvm.guest import domain_xml
+
+HOSTILE = "a</name><devices>&\"']]>é"
+
+
+def test_the_built_in_guest() -> None:
+    text = domain_xml("g", kernel=Path("/k"), initrd=Path("/i"), cmdline="console=ttyS0", disk=Path("/d"))
+    root = ET.fromstring(text)
+    assert root.get("type") == "qemu"
+    assert [root.findtext(path) for path in ("name", "memory", "vcpu")] == ["g", "256", "1"]
+    assert [root.findtext(f"os/{tag}") for tag in ("type", "kernel", "initrd", "cmdline")] == [
+        *("hvm", "/k", "/i", "console=ttyS0")
+    ]
+    kinds = [device.tag for device in root.findall("devices/*")]
+    assert kinds == ["disk", "interface", "serial", "channel", "memballoon", "rng"]
+
+
+def test_without_the_rest() -> None:
+    root = ET.fromstring(domain_xml("g", network="none"))
+    kinds = [device.tag for device in root.findall("devices/*")]
+    assert kinds == ["serial", "channel", "memballoon", "rng"]
+    assert root.find("cpu") is None
+    assert root.find("os/kernel") is None
+
+
+@pytest.mark.parametrize(("cpu", "mode"), [("maximum", "maximum"), ("host-passthrough", "host-passthrough")])
+def test_a_cpu_by_mode(cpu: str, mode: str) -> None:
+    found = ET.fromstring(domain_xml("g", cpu=cpu)).find("cpu")
+    assert found is not None
+    assert found.attrib == {"mode": mode}
+
+
+def test_what_the_user_says_stays_in_its_place() -> None:
+    text = domain_xml(
+        HOSTILE, cmdline=HOSTILE, kernel=Path(HOSTILE), machine=HOSTILE, cpu=HOSTILE, disk=Path(f"/{HOSTILE}")
+    )
+    root = ET.fromstring(text)
+    assert [element.tag for element in root] == [*("name", "memory", "vcpu", "os", "features", "cpu", "devices")]
+    assert root.findtext("name") == root.findtext("os/cmdline") == root.findtext("cpu/model") == HOSTILE
+    source = root.find("devices/disk/source")
+    assert source is not None
+    assert source.get("file") == f"/{HOSTILE}"
+
+
+def test_the_driver_reads_it() -> None:
+    domain = definition.parse(domain_xml("g", memory_mib=100, accelerator="kvm", network="none"))
+    assert (domain.type, domain.name, domain.memory) == ("kvm", "g", 102400)
