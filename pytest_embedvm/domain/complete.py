@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_embedvm.domain import aliases, check, implicit
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.domain.sections.clock import Clock
 from pytest_embedvm.domain.sections.cpu import Cpu
+
+DEFAULT_ARCHITECTURE: Final = "x86_64"
 
 
 def complete(domain: Domain, host: Host) -> Completed:
@@ -35,8 +39,8 @@ def _prepare(domain: Domain, host: Host) -> Context:
     """Defaults of the domain itself, and the context in which its devices are completed."""
     if domain.uuid is None:
         domain.uuid = host.new_uuid()
-    arch = domain.os.settle_arch()
-    domain.devices.emulator = domain.devices.emulator or host.default_emulator(arch)
+    domain.os.arch = domain.os.arch or DEFAULT_ARCHITECTURE
+    domain.devices.emulator = domain.devices.emulator or host.default_emulator(domain.os.arch)
     _set_defaults(domain)
     context = Context(domain, host.capabilities(domain.devices.emulator), host)
     for section in (domain.os, *domain.sections):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterable
+from typing import Final, cast
 
 from pytest_embedvm.domain.addresses import pci, usb, virtio_serial
 from pytest_embedvm.domain.devices import KINDS
@@ -10,8 +11,8 @@ from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.devices.controller import Controller, ControllerType
 from pytest_embedvm.domain.devices.hub import Hub
 
-#: libvirt: virDomainDefAddImplicitControllers
-_ORDER = ("scsi", "fdc", "ide", "sata", "virtio-serial")
+#: What disks sit on, in the order in which controllers are added (libvirt: virDomainDefAddImplicitControllers).
+_DISKS: Final = ("scsi", "fdc", "ide", "sata")
 
 
 def arrange(context: Context) -> None:
@@ -34,12 +35,19 @@ def add_devices(context: Context) -> None:
 
 
 def add_controllers(context: Context) -> None:
-    """Add the controllers that disks and channels sit on, up to the highest index that is needed."""
-    needed = [need for device in context.domain.devices.all for need in device.needed_controllers()]
-    for kind in sorted({kind for kind, _ in needed}, key=_ORDER.index):
-        for index in range(max(i for k, i in needed if k == kind) + 1):
-            if not context.domain.has_controller(kind, index):
-                add_controller(context, kind, index)
+    """Add the controllers that disks (up to the highest index that is needed) and channels sit on."""
+    devices = sorted(context.domain.devices.all, key=lambda device: device.finds_own_port)
+    needed = [need for device in devices for need in device.needed_controllers()]
+    for kind in _DISKS:
+        highest = max((index for k, index in needed if k == kind), default=-1)
+        _add_missing(context, kind, range(highest + 1))
+    _add_missing(context, "virtio-serial", [index for kind, index in needed if kind == "virtio-serial"])
+
+
+def _add_missing(context: Context, kind: str, indexes: Iterable[int]) -> None:
+    for index in indexes:
+        if not context.domain.has_controller(kind, index):
+            add_controller(context, kind, index)
 
 
 def add_controller(context: Context, kind: str, index: int, model: str | None = None) -> Controller:

@@ -40,6 +40,13 @@ def _action(element: str) -> Refusal:
     return Refusal(f"unknown {element} action: {{}}", ConfigUnsupported)
 
 
+# libvirt: virDomainVirtTypes
+VirtType = Literal[
+    "qemu", "kqemu", "kvm", "xen", "lxc", "uml", "openvz", "test", "vmware", "hyperv", "vbox", "phyp", "parallels",
+    "bhyve", "vz", "hvf",
+]  # fmt: skip
+
+
 @dataclass(kw_only=True)
 class Devices:
     """`<devices>`: the emulator, and every device in the order of the document."""
@@ -52,10 +59,7 @@ class Devices:
 class Domain:
     """A `<domain>`. Sizes are KiB. The order of the fields is the order of libvirt's XML."""
 
-    type: Annotated[
-        Literal["qemu", "kvm", "xen", "lxc", "hvf", "vmware", "bhyve", "test"],
-        Refusal("invalid domain type {}", ConfigUnsupported),
-    ]
+    type: Annotated[VirtType, Refusal("invalid domain type {}", ConfigUnsupported)]
     id: int | None = None
     name: Annotated[str, At("name")] = ""
     uuid: Annotated[uuids.UUID | None, At("uuid"), _Uuid()] = None
@@ -109,13 +113,16 @@ class Domain:
         if len(usb) > 1 and any(c.model == "none" for c in usb):
             raise XMLSyntaxError("Can't add another USB controller: USB is disabled for this domain")
         seen: set[tuple[str, int]] = set()
-        for controller in (c for c in self._controllers() if not c.pci_slot_mates):
-            if (controller.type, controller.index) in seen:
+        for controller in (c for c in self._controllers() if c.type != "usb" or c.usb_ports):
+            kind, index = controller.type, controller.index
+            if (kind, index) in seen:
+                # libvirt: virDomainUSBAddressSetAddController has its own sentence
+                fault = "Duplicate USB controllers with index {1}" if kind == "usb" else None
                 raise XMLError(
-                    f"Multiple '{controller.type}' controllers with index '{controller.index}'",
+                    (fault or "Multiple '{0}' controllers with index '{1}'").format(kind, index),
                     origin=ErrorDomain.DOMAIN,
                 )
-            seen.add((controller.type, controller.index))
+            seen.add((kind, index))
 
     def pci_models(self) -> list[str | None]:
         """The model of each PCI controller, by index; None where one is missing below another."""

@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from lxml import etree
 
+from pytest_embedvm.domain.model import VirtType
 from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument
 from pytest_embedvm.qemu.cache import HostCapabilities
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -96,7 +97,8 @@ def _virttypes(known: HostCapabilities) -> tuple[str, ...]:
 def domain(known: HostCapabilities, arch: str, machine: str | None, virttype: str | None) -> str:
     """`<domainCapabilities>` of one emulator, machine type and virtualization type.
 
-    :raise InvalidArgument: when the emulator has no such machine, or is for another architecture.
+    :raise InvalidArgument: when the emulator has no such machine, or is for another architecture, or when there is
+        no such virtualization type.
     :raise ConfigUnsupported: when it cannot run that virtualization type here; with the reason.
     """
     capabilities = known.capabilities
@@ -124,6 +126,8 @@ def domain(known: HostCapabilities, arch: str, machine: str | None, virttype: st
 
 
 def _require_virttype(known: HostCapabilities, virttype: str) -> None:
+    if virttype not in get_args(VirtType):
+        raise InvalidArgument(f"unknown virttype: {virttype}")  # libvirt: virQEMUCapsCacheLookupDefault
     if virttype not in _virttypes(known):
         reason = f": {known.accelerator.reason}" if virttype == "kvm" else ""
         raise ConfigUnsupported(

@@ -159,7 +159,9 @@ class Driver:
 
     async def complete(self, domain: Domain) -> Completed:
         """DOMAIN with nothing left open, for its emulator as it is now."""
-        emulator = domain.devices.emulator or self.host.default_emulator(domain.os.arch or "x86_64")
+        emulator = domain.devices.emulator or self.host.default_emulator(
+            domain.os.arch or completing.DEFAULT_ARCHITECTURE
+        )
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 

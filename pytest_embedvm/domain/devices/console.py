@@ -29,7 +29,7 @@ _REFUSED: Final = {
 class Console(CharacterDevice):
     alias_prefix: ClassVar[str] = "console"
     console_turn: ClassVar[int | None] = 1
-    first_port: ClassVar[int] = 0
+    finds_own_port: ClassVar[bool] = True
     logged: ClassVar[bool] = True
 
     chardev: Annotated[Chardev, At(".")]
@@ -66,7 +66,7 @@ class Console(CharacterDevice):
 
     @property
     def bus(self) -> Bus | None:
-        # libvirt gives no address to a virtio console, it only keeps a port free: QEMU finds it one
+        # libvirt gives no address to a virtio console: QEMU finds it a port
         return None if self.is_mirror else "virtio-serial"
 
     @property

@@ -11,20 +11,19 @@ from pytest_embedvm.domain.addresses.chipset import Chipset, Seat
 from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends.virtio import VirtioOptions, given
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
+from pytest_embedvm.domain.devices._controller_checks import check_controller
 from pytest_embedvm.domain.devices._controller_models import (
     COMPANIONS,
     DEFAULT_PCI_NAMES,
     DEVICE_ALIASES,
-    MODELS,
     ROOTS,
     START_PORTS,
     USB_PORTS,
     XHCI,
-    XHCI_MAX_PORTS,
     PciName,
     driver,
 )
-from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError, XMLSyntaxError
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLSyntaxError
 from pytest_embedvm.qemu.parts import DevicePart, Json, Part, option
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Memory, OnOff, Unsigned, Whole
@@ -35,6 +34,9 @@ _COMMAND_LINE_TURNS: Final = ("pci", "usb", "scsi", "ide", "sata", "virtio-seria
 
 ControllerType = Literal["ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"]
 
+
+#: PCI bus numbers have eight bits.
+MAX_BUSES: Final = 256
 
 #: QEMU's name of what libvirt calls otherwise.
 _SCSI_OPTIONS: Final = {
@@ -80,6 +82,8 @@ class Controller(Device):
     start_port: Annotated[int | None, At("master/@startport"), Unsigned()] = None
     #: Part of the board: it has a place and a name, and QEMU needs not be told of it.
     is_builtin: bool = field(default=False, metadata={"xml": False})
+    #: Of a PCI controller: how many others are between it and the root.
+    depth: int = field(default=0, metadata={"xml": False})
 
     @classmethod
     def implied(cls, context: Context) -> Iterable[Device]:
@@ -87,7 +91,7 @@ class Controller(Device):
         there = _controllers(context)
         chipset = context.chipset
         usb = next((m for m in chipset.usb_models if context.capabilities.has_device(driver("usb", m))), None)
-        if usb and not any(d.type == "usb" for d in there):
+        if usb and not any((d.type, d.index) == ("usb", 0) for d in there):
             yield cls(type="usb", index=0, model=usb)
         for kind in chipset.implicit:
             if not any((d.type, d.index) == (kind, 0) for d in there):
@@ -96,13 +100,13 @@ class Controller(Device):
             yield cls(type="pci", index=0, model=chipset.root)
 
     def arrange(self, devices: list[Device]) -> None:
-        # libvirt: virDomainControllerInsertPreAlloced: by index within a type, those without one last
+        # libvirt: virDomainControllerInsertPreAlloced: by index within a type, those without one where they are
         def comes_after(other: Device) -> bool:
             if not isinstance(other, Controller) or other.type != self.type or self.index == -1:
                 return False
             if other.index == self.index:
                 return other.start_port is not None and self.start_port is None
-            return other.index == -1 or other.index > self.index
+            return other.index > self.index
 
         same = [i for i, d in enumerate(devices) if isinstance(d, Controller) and d.type == self.type]
         place = next((i for i in same if comes_after(devices[i])), same[-1] + 1 if same else len(devices))
@@ -146,15 +150,8 @@ class Controller(Device):
         return context.chipset.root if self.type == "pci" and self.index == 0 else None
 
     def check(self, context: Context) -> None:
-        _check_model(self)
-        if self.type == "pci":
-            _check_pci(self, context)
-        elif self.type == "ide":
-            _check_ide(self, context)
-        elif self.type == "fdc" and self.index:
-            raise InternalError("Only 1 fdc controller is supported", origin=ErrorDomain.QEMU)
+        check_controller(self, context)
         if self.type == "usb":
-            _check_usb(self)
             self._check_master(context)
         self._check_driver()
         name = self._driver(context)
@@ -211,6 +208,9 @@ class Controller(Device):
 
     @property
     def command_line_turn(self) -> int:
+        if self.type == "pci":
+            # libvirt keeps the order of the XML, and QEMU refuses a bridge that stands before what it plugs into
+            return self.depth - MAX_BUSES
         return _COMMAND_LINE_TURNS.index(self.type) if self.type in _COMMAND_LINE_TURNS else 0
 
     @property
@@ -233,6 +233,7 @@ class Controller(Device):
         # libvirt: qemuDomainAssignPCIAddresses, qemuDomainPCIControllerSetDefaultModelName
         if self.type != "pci":
             return
+        self.depth = self._find_depth(context)
         self.model_name = self.model_name or DEFAULT_PCI_NAMES.get(self.model or "")
         address = self.address if isinstance(self.address, PciAddress) else PciAddress()
         slot = address.slot or 0
@@ -250,6 +251,17 @@ class Controller(Device):
             self.port = port if self.port is None else self.port
         elif self.model in ("pci-expander-bus", "pcie-expander-bus") and self.bus_number is None:
             self.bus_number = self._free_bus_number(context)
+
+    def _find_depth(self, context: Context) -> int:
+        above = {
+            c.index: c.address.bus
+            for c in _controllers(context)
+            if isinstance(c.address, PciAddress) and c.type == "pci"
+        }
+        index, depth = self.index, 0
+        while index in above and depth < MAX_BUSES:
+            index, depth = above[index], depth + 1
+        return depth
 
     def _free_bus_number(self, context: Context) -> int:
         # libvirt: qemuDomainAddressFindNewBusNr
@@ -313,68 +325,3 @@ class Controller(Device):
 
 def _controllers(context: Context) -> list[Controller]:
     return [device for device in context.domain.devices.all if isinstance(device, Controller)]
-
-
-def _check_model(controller: Controller) -> None:
-    models = MODELS.get(controller.type)
-    if models is None:
-        raise ConfigUnsupported(f"controller type '{controller.type}' is not supported by this driver")
-    if controller.model is not None and controller.model not in models:
-        raise ConfigUnsupported(f"Unknown model type '{controller.model}'")  # libvirt: virDomainControllerDefParseXML
-    if controller.model is not None and not models[controller.model] and controller.model not in ("none", *ROOTS):
-        raise ConfigUnsupported(f"Unsupported controller model: {controller.model}", origin=ErrorDomain.QEMU)
-
-
-def _check_pci(controller: Controller, context: Context) -> None:
-    # libvirt: virDomainDefPostParse's PCI controllers, qemuValidateDomainDeviceDefControllerPCI
-    root, model, index = context.chipset.root, controller.model, controller.index
-    if model is None:
-        raise InternalError("PCI controller model was not set correctly", origin=ErrorDomain.DOMAIN)
-    if root and index == 0 and model != root:
-        raise XMLError(
-            f"The PCI controller with index='0' must be model='{root}' for this machine type, "
-            f"but model='{model}' was found instead",
-            origin=ErrorDomain.QEMU,
-        )
-    names = {None, DEFAULT_PCI_NAMES.get(model), "ioh3420" if model == "pcie-root-port" else None}
-    if controller.model_name not in names:
-        raise ConfigUnsupported(
-            f"Option 'modelName' has invalid value for PCI controller with index '{index}', model '{model}' "
-            f"and modelName '{controller.model_name}'",
-            origin=ErrorDomain.QEMU,
-        )
-    if controller.pcihole64 is not None and model not in ROOTS:
-        raise ConfigUnsupported(
-            f"Option 'pcihole64' is not valid for PCI controller with index '{index}', model '{model}' "
-            f"and modelName '{controller.model_name or '(null)'}'",
-            origin=ErrorDomain.QEMU,
-        )
-    if index and model in ROOTS:
-        raise XMLError("pci-root and pcie-root controllers should have index 0", origin=ErrorDomain.QEMU)
-
-
-def _check_ide(controller: Controller, context: Context) -> None:
-    # libvirt: qemuValidateDomainDeviceDefControllerIDE
-    if "ide" not in context.chipset.builtin:
-        raise ConfigUnsupported(
-            "IDE controllers are unsupported for this QEMU binary or machine type", origin=ErrorDomain.QEMU
-        )
-    if controller.index:
-        raise ConfigUnsupported(
-            "Only a single IDE controller is supported for this machine type", origin=ErrorDomain.QEMU
-        )
-
-
-def _check_usb(controller: Controller) -> None:
-    # libvirt: qemuValidateDomainDeviceDefControllerUSB, qemuBuildUSBControllerDevStr
-    ports, model = controller.ports, controller.model
-    if ports is None:
-        return
-    if model not in XHCI:
-        raise ConfigUnsupported(
-            f"usb controller type '{model}' doesn't support 'ports' with this QEMU binary", origin=ErrorDomain.QEMU
-        )
-    if ports > XHCI_MAX_PORTS:
-        raise ConfigUnsupported(
-            f"'{model}' controller only supports up to '{XHCI_MAX_PORTS}' ports", origin=ErrorDomain.QEMU
-        )

@@ -13,14 +13,17 @@ from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, flas
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.qemu.parts import Json, KeyvalPart, Part, option
 from pytest_embedvm.xml.mapping import At
-from pytest_embedvm.xml.scalars import Refusal, YesNo
+from pytest_embedvm.xml.scalars import Choice, Refusal, YesNo
 
 # libvirt: virArchTypes
-ARCHITECTURES: Final = frozenset(
+ARCHITECTURES: Final = tuple(
     "alpha armv6l armv7l armv7b aarch64 cris i686 ia64 lm32 loongarch64 m68k microblaze microblazeel mips mipsel "
     "mips64 mips64el openrisc parisc parisc64 ppc ppc64 ppc64le ppcemb riscv32 riscv64 s390 s390x sh4 sh4eb sparc "
     "sparc64 unicore32 x86_64 xtensa xtensaeb".split()
 )
+
+
+_UNKNOWN_ARCHITECTURE: Final = Refusal("Unknown architecture {}", ConfigUnsupported)
 
 
 @dataclass(kw_only=True)
@@ -43,7 +46,7 @@ class Os(Section):
     """How the machine is made and what it boots."""
 
     firmware: Literal["bios", "efi"] | None = None
-    arch: Annotated[str | None, At("type/@arch")] = None
+    arch: Annotated[str | None, At("type/@arch"), Choice(ARCHITECTURES, _UNKNOWN_ARCHITECTURE)] = None
     machine: Annotated[str | None, At("type/@machine")] = None
     type: Annotated[
         Literal["hvm", "xen", "linux", "xenpvh", "exe", "uml"] | None,
@@ -68,16 +71,6 @@ class Os(Section):
             if family in name:
                 return family
         return "i440fx" if name == "pc" else name
-
-    def settle_arch(self) -> str:
-        """The architecture, which decides on the emulator.
-
-        :raise ConfigUnsupported: when libvirt knows no such architecture.
-        """
-        self.arch = self.arch or "x86_64"
-        if self.arch not in ARCHITECTURES:
-            raise ConfigUnsupported(f"Unknown architecture {self.arch}")  # libvirt: virDomainDefParseXML
-        return self.arch
 
     def complete(self, context: Context) -> None:
         if self.machine:

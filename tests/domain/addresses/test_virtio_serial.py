@@ -28,10 +28,10 @@ def test_a_controller_alone() -> None:
     assert ports(channel("a") + channel("b", "controller='1'")) == ["0:1", "1:1"]
 
 
-def test_controllers_are_added_up_to_the_highest() -> None:
-    domain = completed(channel("a", "controller='2' port='1'"))
+def test_controllers_are_added_as_channels_name_them() -> None:
+    domain = completed(channel("a", "controller='2' port='1'") + CONSOLE + channel("b", "controller='1'"))
     assert [c for c in controllers(domain) if c.startswith("virtio-serial")] == [
-        "virtio-serial 0", "virtio-serial 1", "virtio-serial 2",
+        "virtio-serial 2", "virtio-serial 1", "virtio-serial 0",
     ]  # fmt: skip
 
 
@@ -41,8 +41,13 @@ def test_a_full_controller_is_followed_by_another() -> None:
     assert ports("".join(channel(f"c{i}") for i in range(32)))[29:] == ["0:30", "1:1", "1:2"]
 
 
-def test_a_console_keeps_port_zero_and_has_no_address() -> None:
-    assert ports(CONSOLE * 2 + channel("a")) == ["-", "-", "0:2"]
+def test_a_console_has_no_address() -> None:
+    assert ports(CONSOLE * 2 + channel("a")) == ["-", "-", "0:1"]
+
+
+def test_a_console_at_port_zero_takes_another_away() -> None:
+    console = "<console type='pty'><target type='virtio'/><address type='virtio-serial' port='0'/></console>"
+    assert ports(console + channel("a")) == ["0:0", "0:2"]
 
 
 @pytest.mark.parametrize(
