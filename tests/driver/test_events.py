@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from pytest_embedvm.constants import DomainEventID, DomainEventStoppedDetailType, DomainEventType
+from pytest_embedvm.driver import events
 from pytest_embedvm.driver.events import Event, EventHub, Lifecycle, Reboot, RtcChange
 from pytest_embedvm.driver.machine import Machine
 
@@ -27,8 +28,20 @@ def delivered(hub: EventHub) -> None:
     hub.deregister(number)
 
 
+#: Of roots that other tests have open in this process.
+others: set[threading.Thread] = set()
+
+
 def delivery_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "embedvm-events"]
+    return [t for t in threading.enumerate() if t.name == "embedvm-events" and t not in others]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hubs of this module share no thread with those of roots that are open elsewhere."""
+    monkeypatch.setattr(events, "_current", None)
+    others.clear()
+    others.update(delivery_threads())
 
 
 @pytest.fixture
