@@ -54,6 +54,7 @@ class Agent:
         self._writer = writer
         self._turn = asyncio.Lock()
         self._in_step = False
+        self._closed = asyncio.Event()
         self._ids = itertools.count(1)
 
     @classmethod
@@ -100,8 +101,10 @@ class Agent:
         return answer
 
     def forget(self) -> None:
-        """Another agent may be at the other end now: get in step anew before the next command."""
+        """The guest closed its end: a command that waits fails, and another agent may answer the next one."""
+        # libvirt: qemuAgentNotifyCloseLocked
         self._in_step = False
+        self._closed.set()
 
     async def _write(self, data: bytes) -> None:
         self._writer.write(data)
@@ -112,7 +115,7 @@ class Agent:
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
         await self._write(DELIMITER + json.dumps(request).encode() + b"\n")
         while True:
-            await self._reader.readuntil(DELIMITER)
+            await self._until(DELIMITER)
             line = await self._line()
             with contextlib.suppress(ValueError):  # torn by the guest's restart: the next delimiter will do
                 if json.loads(line) == {"return": number}:
@@ -130,9 +133,27 @@ class Agent:
 
     async def _line(self) -> bytes:
         try:
-            return await self._reader.readuntil(b"\n")
+            return await self._until(b"\n")
         except asyncio.LimitOverrunError:
             raise InternalError(f"the guest agent sent a reply of more than {REPLY_BYTES} bytes") from None
+
+    async def _until(self, separator: bytes) -> bytes:
+        """What comes up to SEPARATOR.
+
+        :raise EOFError: when the guest closes its end meanwhile.
+        """
+        self._closed.clear()
+        reading = asyncio.ensure_future(self._reader.readuntil(separator))
+        closing = asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise EOFError
+        finally:
+            for future in (reading, closing):
+                future.cancel()
+            await asyncio.gather(reading, closing, return_exceptions=True)
 
     async def close(self) -> None:
         """Hang up; whether the other end did so first makes no difference."""

@@ -143,6 +143,27 @@ def test_a_reply_that_is_no_json() -> None:
     talk(scenario, lambda command: [] if command == "guest-sync-delimited" else [b"[1]"])
 
 
+def test_a_guest_that_closes_its_end() -> None:
+    asked = asyncio.Event()
+
+    def silent_at_first(command: str) -> list[bytes]:
+        if command == "guest-ping" and not asked.is_set():
+            asked.set()
+            return []
+        return pong(command)
+
+    async def scenario(agent: Agent, fake: FakeAgent) -> None:
+        waiting = asyncio.create_task(agent.execute("guest-ping"))
+        await asked.wait()
+        agent.forget()
+        with pytest.raises(AgentUnresponsive, match="its channel closed while the reply to guest-ping was awaited"):
+            await waiting
+        assert await agent.execute("guest-info") == "guest-info"
+        assert fake.commands == ["guest-sync-delimited", "guest-ping", "guest-sync-delimited", "guest-info"]
+
+    talk(scenario, silent_at_first)
+
+
 def test_a_channel_that_closes() -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
