@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pytest_embedvm import libvirt, libvirt_qemu
@@ -12,6 +13,9 @@ from pytest_embedvm.guest.wait import LONGEST_PAUSE_S, Deadline, Watch
 
 #: A ping that is not answered in this time was lost with the system that should have: ask again.
 PING_TIMEOUT_S: Final = 5.0
+
+#: An agent that goes away is often the first sign of a guest that does; this long more may follow.
+AFTERMATH_S: Final = 2.0
 
 #: The domain is not there any more, or it is going: the event that says why is on its way.
 _GONE: Final = (
@@ -35,6 +39,15 @@ class Agent:
         :raise GuestStopped: as soon as the guest is dead or was reset.
         :raise WaitTimeout: at the deadline.
         """
+        resets = self._watch.resets
+        try:
+            return self._send(command, deadline, arguments)
+        except AgentAbsent:
+            grace = min(AFTERMATH_S, deadline.remaining)
+            self._watch.refuse_if_gone(f"the guest agent's answer to {command}", resets, grace)
+            raise
+
+    def _send(self, command: str, deadline: Deadline, arguments: Mapping[str, Any]) -> Any:
         message: dict[str, Any] = {"execute": command}
         if arguments:
             message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
@@ -77,7 +90,7 @@ class Agent:
 
     def _answers(self, deadline: Deadline) -> bool:
         try:
-            self.call("guest-ping", deadline)
+            self._send("guest-ping", deadline, {})
         except (WaitTimeout, AgentAbsent):
             return False
         except GuestStopped:

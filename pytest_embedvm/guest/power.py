@@ -42,6 +42,9 @@ def _ask(
     deadline: Deadline,
 ) -> T:
     """Give the ORDER, which may take as long as the guest does to obey, and wait until it HAPPENED."""
+    reason = watch.dead()
+    if reason is not None:
+        raise watch.gone(awaited, reason)
     given = Errand(order, watch.changed)
 
     def look() -> T | None:

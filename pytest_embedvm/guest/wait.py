@@ -194,6 +194,14 @@ class Watch:
                     raise self.gone(awaited, reason)
                 self.changed.wait(rest.remaining)
 
+    def refuse_if_gone(self, awaited: str, resets: int, grace: float) -> None:
+        """:raise GuestStopped: when the guest is dead or was reset since RESETS, or will be within GRACE seconds."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.dead() is not None or self.resets != resets, grace)
+            reason = self.dead() or ("was reset" if self.resets != resets else None)
+        if reason is not None:
+            raise self.gone(awaited, reason)
+
     def reason_of_end(self) -> str | None:
         """Why the guest ended, if it did; for a call that failed and may have noticed before the event came."""
         with self.changed:

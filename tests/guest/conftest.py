@@ -67,7 +67,7 @@ def boot(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 
 @pytest.fixture(scope="session")
-def vm(boot: Boot) -> VM:
+def shared(boot: Boot) -> VM:
     """A guest that tests share and do not disturb."""
     vm = boot("shared")
     vm.wait_ready()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.guest import VM, CommandFailed, CommandTimeout, GuestError, OutputTruncated, RunResult
+from pytest_embedvm.guest import VM, CommandFailed, CommandTimeout, GuestError, OutputTruncated, RunResult, shell
 from tests.fakes.guest import FakeDomain
 
 
@@ -56,10 +56,12 @@ def test_a_command_that_is_not_there(hosted: VM) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 3 << 20])
-def test_input(hosted: VM, size: int) -> None:
+def test_input(hosted: VM, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "input"
+    monkeypatch.setattr(shell, "temporary_path", lambda: str(place))
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     assert hosted.run(["cat"], input=data).stdout == data
-    assert not list(Path("/tmp").glob(".embedvm-*"))
+    assert not place.exists()
 
 
 def test_input_as_text(hosted: VM) -> None:

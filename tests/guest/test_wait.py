@@ -115,6 +115,16 @@ def test_an_agent_that_is_not_there(fake: VM) -> None:
     with pytest.raises(
         AgentError, match="guest-exec: Guest agent is not responding: QEMU guest agent is not connected"
     ):
+        fake.run("true", timeout=0.02)
+
+
+def test_an_agent_that_goes_before_its_guest(fake: VM, domain: FakeDomain) -> None:
+    def leave(command: str) -> str:
+        threading.Timer(0.05, domain.stop, (SHUTDOWN,)).start()
+        return absent(command)
+
+    domain.agent = leave
+    with pytest.raises(GuestStopped, match="the guest powered off while the guest agent's answer to guest-exec was"):
         fake.run("true")
 
 
