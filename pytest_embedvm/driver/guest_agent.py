@@ -59,16 +59,17 @@ class AgentChannel:
         """
         limit = seconds(timeout)
         started = asyncio.get_running_loop().time()
+        if not self.connected and timeout <= 0:
+            raise AgentUnresponsive(NOT_CONNECTED)
+        # Before the guest opens its end: an agent that finds nobody at the other sleeps before it looks again.
+        agent = await self._connect()
         if not self.connected:
             await self._wait_opened(timeout)
         if limit is not None:
             limit = max(limit - (asyncio.get_running_loop().time() - started), 0.001)
-        agent = await self._connect()
         return await agent.send(message, timeout=limit)
 
     async def _wait_opened(self, timeout: int) -> None:
-        if timeout <= 0:
-            raise AgentUnresponsive(NOT_CONNECTED)
         try:
             await asyncio.wait_for(self._opened.wait(), timeout)
         except TimeoutError:

@@ -9,6 +9,9 @@ from typing import Final, Literal
 #: Where the guest agent listens: QEMU's own name for it.
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
 
+#: Below it are the chipset (pc) and the place of a screen.
+FIRST_SLOT: Final = 3
+
 
 def domain_xml(
     name: str,
@@ -50,6 +53,8 @@ def domain_xml(
     if network == "user":
         _interface(devices)
     _fixed_devices(devices)
+    if _has_pci_root(machine):
+        _seat(devices)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
@@ -77,7 +82,20 @@ def _interface(devices: ET.Element) -> None:
     ET.SubElement(interface, "model", type="virtio")
 
 
+def _has_pci_root(machine: str) -> bool:
+    return machine == "pc" or "q35" in machine or "i440fx" in machine
+
+
+def _seat(devices: ET.Element) -> None:
+    """Put everything straight on the root bus: each port behind it costs the guest's kernel a twentieth of a second."""
+    ET.SubElement(devices, "controller", type="virtio-serial", index="0")
+    seated = [device for device in devices if device.tag in ("disk", "interface", "rng", "controller")]
+    for slot, device in enumerate((d for d in seated if d.get("type") != "usb"), start=FIRST_SLOT):
+        ET.SubElement(device, "address", type="pci", bus="0", slot=str(slot))
+
+
 def _fixed_devices(devices: ET.Element) -> None:
+    ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(ET.SubElement(devices, "serial", type="pty"), "target", port="0")
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
