@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.domain import definition
+from pytest_embedvm.domain import complete, definition
+from pytest_embedvm.domain.addresses.shapes import PciAddress
+from pytest_embedvm.domain.devices.controller import Controller
 from pytest_embedvm.guest import domain_xml
+from tests.fakes.host import FakeHost
 
 HOSTILE = "a</name><devices>&\"']]>é"
 
@@ -20,15 +23,27 @@ def test_the_built_in_guest() -> None:
         *("hvm", "/k", "/i", "console=ttyS0")
     ]
     kinds = [device.tag for device in root.findall("devices/*")]
-    assert kinds == ["disk", "interface", "serial", "channel", "memballoon", "rng"]
+    assert kinds == [*("disk", "interface", "controller", "serial", "channel", "memballoon", "rng", "controller")]
 
 
 def test_without_the_rest() -> None:
     root = ET.fromstring(domain_xml("g", network="none"))
     kinds = [device.tag for device in root.findall("devices/*")]
-    assert kinds == ["serial", "channel", "memballoon", "rng"]
+    assert kinds == ["controller", "serial", "channel", "memballoon", "rng", "controller"]
     assert root.find("cpu") is None
     assert root.find("os/kernel") is None
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc", "pc-q35-7.2", "pc-i440fx-7.2"])
+def test_everything_sits_on_the_root_bus(machine: str) -> None:
+    domain = complete.complete(definition.parse(domain_xml("g", machine=machine, disk=Path("/d"))), FakeHost())
+    on_pci = [device for device in domain.devices.all if isinstance(device.address, PciAddress)]
+    assert {device.address.bus for device in on_pci} == {0}
+    assert not [c for c in domain.devices.all if isinstance(c, Controller) and c.model == "pcie-root-port"]
+
+
+def test_a_machine_without_pci_gets_no_pci_addresses() -> None:
+    assert "<address" not in domain_xml("g", machine="microvm")
 
 
 @pytest.mark.parametrize(("cpu", "mode"), [("maximum", "maximum"), ("host-passthrough", "host-passthrough")])

@@ -185,7 +185,7 @@ def test_a_parent_that_dies_before_the_signal_is_set_leaves_no_child(tmp_path: P
     subprocess.run([sys.executable, "-c", DIES_AT_ONCE, mark], check=False, env=environment)
     assert marked(mark), "the slow start was not seen at all"
     deadline = time.monotonic() + 10
-    while any(b"sleep\x00600" not in arguments(pid) for pid in marked(mark)) and time.monotonic() < deadline:
+    while any(not arguments(pid).startswith(b"sleep\x00600") for pid in marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.01)
     survivors = marked(mark)
     for pid in survivors:
