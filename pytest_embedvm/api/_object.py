@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pytest_embedvm.api.error import report, virResetLastError
@@ -13,6 +12,9 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
 from pytest_embedvm.loop import LoopThread
+
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,15 +25,18 @@ class Unexpected(InternalError):
     """The driver raised what it never promised: a defect, whose traceback is the cause."""
 
 
-@contextlib.contextmanager
-def answering() -> Iterator[None]:
-    """One call of the API: the thread's last error is cleared, and an error by meaning becomes a libvirtError."""
-    __tracebackhide__ = True
-    virResetLastError()
-    try:
-        yield
-    except EmbedError as error:
-        raise report(error) from (error.__cause__ if isinstance(error, Unexpected) else None)
+class answering:
+    """One call of the API: the thread's last error is cleared, and an error by meaning becomes a libvirtError.
+
+    A class, because a generator's frames would be the last of each traceback.
+    """
+
+    def __enter__(self) -> None:
+        virResetLastError()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, EmbedError):
+            raise report(error) from (error.__cause__ if isinstance(error, Unexpected) else None)
 
 
 def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -113,7 +118,6 @@ def public(
     def decorate(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
         @functools.wraps(method)
         def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            __tracebackhide__ = True  # pytest: a test's failure is where the test called
             with answering():
                 self._session.check(function, origin, writes=writes)
                 return method(self, *args, **kwargs)

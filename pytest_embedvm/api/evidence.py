@@ -8,6 +8,9 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.evidence import Evidence
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 
 def evidence(connection: virConnect) -> dict[str, Evidence]:
     """What is known of each machine of CONNECTION's root by its name, those that are gone included.

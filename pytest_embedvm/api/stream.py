@@ -13,6 +13,9 @@ from pytest_embedvm.constants import ErrorDomain, StreamFlags
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.errors import InternalError, NoSupport, OperationInvalid
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
 

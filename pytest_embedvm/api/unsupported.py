@@ -10,6 +10,9 @@ from pytest_embedvm.api._object import answering
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import NoSupport
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 C = TypeVar("C", bound=type)
 
 #: The class name under which the table lists functions of the module.

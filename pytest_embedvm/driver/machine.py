@@ -172,9 +172,13 @@ class Machine:
         self.live = live
         await start(self, launch(live, self._driver.host), live.id, paused=wait)
 
+    def spawned(self, running: Running) -> None:
+        """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
+        self._last = running
+
     def started(self, running: Running) -> None:
         """QEMU answers; from here on its events count."""
-        self._running = self._last = running
+        self._running = running
         running.agent = channels.agent_channel(running.ports)
         self.status = paused(DomainPausedReason.STARTING_UP)
 
@@ -341,7 +345,7 @@ class Machine:
         return Evidence(
             command_line=command_line(last.argv, {}),
             qemu_log_tail=tail(last.log, last.log_start),
-            qmp_trace=last.monitor.trace,
+            qmp_trace=last.trace,
             console_logs={port.alias: port.log for port in last.ports if port.log},
             log=last.log,
         )

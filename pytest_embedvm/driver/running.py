@@ -65,6 +65,11 @@ class Running:
             raise InternalError(f"QEMU {self.process.pid} has no monitor yet")
         return self._monitor
 
+    @property
+    def trace(self) -> list[str]:
+        """The last messages of the monitor; none before it is connected."""
+        return [] if self._monitor is None else self._monitor.trace
+
     def link(self, monitor: Monitor) -> None:
         self._monitor = monitor
 

@@ -44,6 +44,7 @@ async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: boo
     """
     async with contextlib.AsyncExitStack() as stack:
         running = _spawn(machine, launch, domain_id, stack)
+        machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)

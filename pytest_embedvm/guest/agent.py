@@ -11,6 +11,9 @@ from pytest_embedvm import libvirt, libvirt_qemu
 from pytest_embedvm.guest.errors import AgentAbsent, AgentError, GuestStopped, WaitTimeout
 from pytest_embedvm.guest.wait import LONGEST_PAUSE_S, Deadline, Watch
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: A ping that is not answered in this time was lost with the system that should have: ask again.
 PING_TIMEOUT_S: Final = 5.0
 

@@ -10,6 +10,9 @@ from typing import IO, Final
 
 from pytest_embedvm.guest.errors import GuestFileError
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: What every tar reads, busybox's too.
 _FORMAT: Final = tarfile.GNU_FORMAT
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import threading
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from typing import Final
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.errors import GuestError, last_lines
 from pytest_embedvm.guest.transcript import Transcript
 from pytest_embedvm.guest.wait import Deadline, Watch
+
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
 
 TIMEOUT_S: Final = 60.0
 _READ_BYTES: Final = 65536
@@ -27,9 +31,19 @@ def has_console(domain: libvirt.virDomain) -> bool:
 class Console:
     """A console, read from the moment it is opened; the whole transcript is kept."""
 
-    def __init__(self, domain: libvirt.virDomain, transcript: Transcript, watch: Watch) -> None:
+    def __init__(
+        self,
+        domain: libvirt.virDomain,
+        transcript: Transcript,
+        watch: Watch,
+        *,
+        show: Callable[[str], None] | None = None,
+    ) -> None:
+        """Open DOMAIN's console, if it has one; SHOW is called with each line as it is complete."""
         self._transcript = transcript
         self._watch = watch
+        self._show = show
+        self._shown = 0
         self._position = 0
         self._ended = False
         self._stream: libvirt.virStream | None = None
@@ -55,6 +69,15 @@ class Console:
                 self._transcript.feed(data if isinstance(data, bytes) else b"")
                 self._ended = not data
                 self._watch.changed.notify_all()
+            if self._show is not None:
+                self._show_lines(self._show)
+
+    def _show_lines(self, show: Callable[[str], None]) -> None:
+        new = self.text[self._shown :]
+        complete = new[: new.rfind("\n") + 1]
+        self._shown += len(complete)
+        for line in complete.splitlines():
+            show(line)
 
     def close(self) -> None:
         """Hang up; what has come stays readable."""

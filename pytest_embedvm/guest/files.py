@@ -17,6 +17,9 @@ from pytest_embedvm.guest.errors import CommandFailed, GuestFileError
 from pytest_embedvm.guest.shell import Command, Shell
 from pytest_embedvm.guest.wait import Deadline
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: An emulated guest takes 4 MB/s and gives 16.
 TIMEOUT_S: Final = 120.0
 

@@ -9,6 +9,9 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.wait import POWERED_OFF, Deadline, Errand, Watch
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 

@@ -14,6 +14,9 @@ from pytest_embedvm.guest.errors import AgentError, CommandFailed, CommandTimeou
 from pytest_embedvm.guest.transfer import temporary_path, write_from
 from pytest_embedvm.guest.wait import Deadline, Watch
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 TIMEOUT_S: Final = 60.0
 #: How long a command that was killed may take to be gone, and its outputs to arrive.
 KILL_TIMEOUT_S: Final = 5.0

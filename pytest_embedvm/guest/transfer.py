@@ -12,6 +12,9 @@ from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.errors import AgentAbsent, AgentError, GuestFileError
 from pytest_embedvm.guest.wait import Deadline
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: The agent zeroes a buffer of this size before it reads, which a small file should not pay for.
 FIRST_READ_BYTES: Final = 64 * 1024
 #: QEMU: guest-file-read gives up to 48 MiB; five copies of a piece exist in the guest at a time.

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -18,7 +19,13 @@ from pytest_embedvm.guest.shell import Command, RunResult, Shell
 from pytest_embedvm.guest.transcript import Transcript
 from pytest_embedvm.guest.wait import Deadline, Watch, describe
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 T = TypeVar("T")
+
+#: Told a domain's name and a line of its console.
+Show = Callable[[str, str], None]
 
 #: An emulated guest boots in two to five seconds, and many may boot at once.
 READY_TIMEOUT_S: Final = 120.0
@@ -33,7 +40,7 @@ class VM:
     agent in the guest and its channel in the domain; `console` needs a serial port.
     """
 
-    def __init__(self, domain: libvirt.virDomain) -> None:
+    def __init__(self, domain: libvirt.virDomain, *, show: Show | None = None) -> None:
         """Begin to listen to DOMAIN, which must be active; start it paused, or what it says before is lost.
 
         :raise libvirtError: when it is not active, or its console is in use.
@@ -45,7 +52,7 @@ class VM:
         self._watch = Watch(domain, transcript)
         try:
             #: Everything the guest's first serial port has shown.
-            self.console = Console(domain, transcript, self._watch)
+            self.console = Console(domain, transcript, self._watch, show=show and partial(show, self.name))
         except BaseException:
             self._watch.close()
             raise
@@ -54,18 +61,19 @@ class VM:
         self._files = Files(self._agent, self._shell)
 
     @classmethod
-    def boot(cls, connection: libvirt.virConnect, xml: str) -> Self:
+    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None) -> Self:
         """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
 
         Returns as soon as it runs; `wait_ready` waits for the guest.
 
+        :param show: called with the domain's name and each line of the console, on another thread.
         :raise libvirtError: when it cannot start.
         """
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
         domain = connection.createXML(xml, flags)
         with contextlib.ExitStack() as undo:
             undo.callback(domain.destroy)
-            vm = cls(domain)
+            vm = cls(domain, show=show)
             undo.callback(vm.close)
             domain.resume()
             undo.pop_all()

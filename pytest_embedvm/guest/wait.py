@@ -11,6 +11,9 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.guest.errors import GuestStopped, WaitTimeout
 from pytest_embedvm.guest.transcript import Transcript
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 #: Between two looks at a condition: it may cost a command in the guest each time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.files import make_private_directory
 from pytest_embedvm.plugin.settings import SETTINGS
 
@@ -23,37 +23,53 @@ CONNECTIONS: Final = pytest.StashKey["list[virConnect]"]()
 CONSOLE_LINES: Final = 20
 QMP_MESSAGES: Final = 20
 
-#: A directory without this file was not made by the plugin, and is never removed.
-STAMP: Final = ".embedvm-output"
+#: Lists the files below its directory that the plugin wrote, a line each; only these are removed by the next run.
+LIST: Final = ".embedvm-output"
 
 _UNSAFE: Final = re.compile(r"[^\w.\-\[\]]+")
 _LONGEST_NAME: Final = 150
 
 
 def clean(output: Path) -> None:
-    """Remove what an earlier run left in OUTPUT, if it was this plugin that wrote there."""
-    if (output / STAMP).is_file():
-        shutil.rmtree(output, ignore_errors=True)
+    """Remove what an earlier run kept in OUTPUT, and directories that are empty then; nothing else.
+
+    :raise OSError: when OUTPUT is no directory, or something in it cannot be removed.
+    """
+    try:
+        names = (output / LIST).read_text().splitlines()
+    except FileNotFoundError:
+        return
+    folders = set()
+    for name in names:
+        path = output / name
+        if ".." not in path.parts and not Path(name).is_absolute():
+            path.unlink(missing_ok=True)
+            folders |= {path.parent, path.parent.parent}
+    (output / LIST).unlink()
+    for folder in sorted({*folders, output}, key=lambda path: len(path.parts), reverse=True):
+        if folder.is_relative_to(output):
+            with contextlib.suppress(OSError):  # not empty: what is in it is the user's
+                folder.rmdir()
 
 
 def collect(item: pytest.Item, report: pytest.TestReport) -> None:
     """Add the evidence of each machine of ITEM to REPORT, and keep the files."""
     from pytest_embedvm.api.evidence import evidence
+    from pytest_embedvm.libvirt import libvirtError
 
     connections: list[virConnect] = item.stash.get(CONNECTIONS, [])
     for number, connection in enumerate(connections):
         try:
             machines = evidence(connection)
-        except EmbedError as error:
-            report.sections.append(("embedvm: no evidence", error.message))
+        except libvirtError as error:
+            report.sections.append(("embedvm: no evidence", str(error)))
             continue
         for name, found in machines.items():
-            folder = _folder(item, report.when or "", number, name)
-            _keep(folder, found)
-            report.sections += _sections(name, found, folder)
+            report.sections += _sections(name, found)
+            report.sections.append((f"embedvm: {name}: files", _kept(item, report.when or "", number, name, found)))
 
 
-def _sections(name: str, found: Evidence, folder: Path) -> list[tuple[str, str]]:
+def _sections(name: str, found: Evidence) -> list[tuple[str, str]]:
     sections = []
     for alias, path in found.console_logs.items():
         lines = _text(path).splitlines()
@@ -67,24 +83,33 @@ def _sections(name: str, found: Evidence, folder: Path) -> list[tuple[str, str]]
         sections.append((f"embedvm: {name}: last {QMP_MESSAGES} QMP messages", tail))
     if found.command_line:
         sections.append((f"embedvm: {name}: command line", found.command_line))
-    return [*sections, (f"embedvm: {name}: files", str(folder))]
+    return sections
 
 
-def _keep(folder: Path, found: Evidence) -> None:
-    make_private_directory(folder)
-    (folder / "command-line.sh").write_text(found.command_line + "\n")
-    (folder / "qmp.log").write_text("".join(f"{line}\n" for line in found.qmp_trace))
-    for name, path in {"qemu.log": found.log, **{f"{a}.log": p for a, p in found.console_logs.items()}}.items():
-        if path.is_file():
-            shutil.copyfile(path, folder / name)
-
-
-def _folder(item: pytest.Item, when: str, number: int, name: str) -> Path:
+def _kept(item: pytest.Item, when: str, number: int, name: str, found: Evidence) -> str:
+    """The folder with what was FOUND, whole; or why there is none."""
     output = item.config.stash[SETTINGS].output
-    make_private_directory(output)
-    (output / STAMP).touch()
     machine = name if number == 0 else f"{name}-{number + 1}"
-    return output / _safe(item.nodeid) / _safe(f"{machine}-{when}" if when == "setup" else machine)
+    folder = Path(_safe(item.nodeid), _safe(f"{machine}-{when}" if when == "setup" else machine))
+    try:
+        _keep(output, folder, found)
+    except OSError as error:
+        return f"they cannot be kept in --embedvm-output {output}: {error.strerror}"
+    return str(output / folder)
+
+
+def _keep(output: Path, folder: Path, found: Evidence) -> None:
+    texts = {"command-line.sh": found.command_line, "qmp.log": "\n".join(found.qmp_trace)}
+    copies = {"qemu.log": found.log, **{f"{alias}.log": path for alias, path in found.console_logs.items()}}
+    make_private_directory(output / folder)
+    with (output / LIST).open("a") as listed:
+        # Listed before it is there; one write, so that the lines of several workers do not mix.
+        listed.write("".join(f"{folder / name}\n" for name in (*texts, *copies)))
+    for name, text in texts.items():
+        (output / folder / name).write_text(text + "\n" if text else "")
+    for name, path in copies.items():
+        if path.is_file():
+            shutil.copyfile(path, output / folder / name)
 
 
 def _safe(name: str) -> str:

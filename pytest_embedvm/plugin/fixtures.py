@@ -14,6 +14,9 @@ import pytest
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from pytest_embedvm.plugin import markers
 from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON, Settings, add_options
 
-pytest_plugins: Final = ["pytest_embedvm.plugin.fixtures"]
+FIXTURES: Final = "pytest_embedvm.plugin.fixtures"
+
+pytest_plugins: Final = [FIXTURES]
 
 #: How the driver is told, here and in what the tests start.
 CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
@@ -34,9 +37,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.accel != "auto":
         _set_variable(config, ACCEL_VARIABLE, settings.accel)
     if not _is_worker(config):
-        from pytest_embedvm.plugin import artifacts
+        _prepare_output(settings.output)
 
-        artifacts.clean(settings.output)
+
+def _prepare_output(output: Path) -> None:
+    from pytest_embedvm.plugin import artifacts
+
+    try:
+        artifacts.clean(output)
+    except OSError as error:
+        raise pytest.UsageError(f"--embedvm-output {output}: {error.strerror}") from None
 
 
 def _set_variable(config: pytest.Config, name: str, value: str) -> None:
@@ -96,9 +106,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def uses_a_machine(item: pytest.Item) -> bool:
-    """Whether ITEM asks for a fixture of this plugin, itself or through another fixture."""
-    names = getattr(item, "fixturenames", ())
-    return any(name in ("vm", "vm_factory") or name.startswith("embedvm_") for name in names)
+    """Whether ITEM asks for a fixture of this plugin, itself or through another fixture.
+
+    One of the same name that is the user's own does not count.
+    """
+    info = getattr(item, "_fixtureinfo", None)
+    fixtures = info.name2fixturedefs.values() if info is not None else ()
+    return any(found and getattr(found[-1].func, "__module__", None) == FIXTURES for found in fixtures)
 
 
 @pytest.hookimpl(wrapper=True)

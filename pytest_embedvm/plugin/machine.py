@@ -12,6 +12,9 @@ from pytest_embedvm.plugin.settings import Accel, Settings
 from pytest_embedvm.qemu.binary import find_binary
 from pytest_embedvm.qemu.cache import HostCapabilities, default_cache_dir, host_capabilities
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 
 def probe(accel: Accel) -> HostCapabilities:
     """What QEMU can do here and what runs guest code, from the cache or by asking.

@@ -40,6 +40,13 @@ class DomainArguments:
     secrets: str = "private"
     timeout: float = 120.0
 
+    def __post_init__(self) -> None:
+        """:raise ValueError: when a value cannot be one; says what can."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        wrong = [word for name, value in values.items() if value is not None for word in _complaints(name, value)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
 
 KNOWN: Final = tuple(f.name for f in dataclasses.fields(DomainArguments))
 
@@ -58,11 +65,11 @@ def complaints(item: pytest.Item) -> Iterator[str]:
         if marker.args:
             yield f"@pytest.mark.{MARKER} takes keywords only, not {marker.args[0]!r}; it knows {', '.join(KNOWN)}"
         for name, value in marker.kwargs.items():
-            yield from _complaints(name, value)
+            yield from (f"@pytest.mark.{MARKER}: {word}" for word in _complaints(name, value))
 
 
 def _complaints(name: str, value: object) -> Iterator[str]:
-    where = f"@pytest.mark.{MARKER}({name}={value!r})"
+    where = f"{name}={value!r}"
     if name not in KNOWN:
         yield f"{where}: unknown keyword '{name}'; it knows {', '.join(KNOWN)}"
     elif value in NOT_YET.get(name, ()):

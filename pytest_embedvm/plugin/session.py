@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
+from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
 from pytest_embedvm.plugin import machine
@@ -24,6 +27,12 @@ from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
 from pytest_embedvm.plugin.settings import SETTINGS
 from pytest_embedvm.qemu.cache import default_cache_dir
 from pytest_embedvm.qemu.image import create_overlay, image_format
+
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
+#: The directory of `embedvm_root` under `tmp_path`; further ones have a number behind it.
+ROOT: Final = "embedvm"
 
 #: The start of the command line of a kernel that the user brings.
 OWN_CMDLINE: Final = "console=ttyS0"
@@ -40,9 +49,10 @@ class Machines:
 
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self._settings = request.config.stash[SETTINGS]
-        self._folder = folder
+        self._folder = folder.resolve()
         self._connections = request.node.stash.setdefault(CONNECTIONS, [])
-        self._roots: list[Path] = []
+        #: Those that were opened, and whether they are the plugin's own.
+        self._roots: dict[Path, bool] = {}
         self._vms: list[VM] = []
         self._numbers = itertools.count(1)
         self._disks = folder / "embedvm-disks"
@@ -57,30 +67,30 @@ class Machines:
 
         Fails the test when anything stayed.
         """
+        stayed: list[str] = []
         with ExitStack() as stack:
-            stack.callback(self._check)
+            stack.callback(_complain, stayed)
             stack.callback(shutil.rmtree, self._disks, ignore_errors=True)
-            for root in self._roots:
-                stack.callback(Root(root).purge)
+            for root, ours in self._roots.items():
+                stack.callback(_remove, root, stayed, ours=ours)
             for connection in self._connections:
                 stack.callback(_close, connection)
             for vm in self._vms:
                 stack.callback(vm.close)
         self._connections.clear()
 
-    def _check(self) -> None:
-        stayed = [what for root in self._roots for what in leftovers(root)]
-        if stayed:
-            pytest.fail("embedvm: teardown left behind: " + "; ".join(stayed), pytrace=False)
+    def open(self, root: str | Path | None = None) -> libvirt.virConnect:
+        """Open a connection to ROOT, or to a new root under the test's `tmp_path`.
 
-    def open(self, root: Path | None = None) -> libvirt.virConnect:
-        """Open a connection to ROOT, or to a new root under the test's `tmp_path`."""
+        In the end a root that the plugin made is removed, another one keeps what is not the driver's.
+        """
         if root is None:
-            root = self._folder / f"embedvm-{next(self._numbers)}"
+            root = self._folder / f"{ROOT}-{next(self._numbers)}"
             root.mkdir(mode=0o700)
-        if root not in self._roots:
-            self._roots.append(root)
-        connection = libvirt.open(make_uri(root))
+            self._roots[root] = True
+        path = Path(os.path.realpath(root))
+        self._roots.setdefault(path, path == self._folder / ROOT)
+        connection = libvirt.open(make_uri(path))
         self._connections.append(connection)
         return connection
 
@@ -100,28 +110,36 @@ class Machines:
             kernel=system.kernel,
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
-            disk=self._overlay(Path(wanted.image), name) if wanted.image else None,
+            disk=self._overlay(self._file("image", wanted.image), name) if wanted.image else None,
             network="user" if wanted.network == "user" else "none",
         )
 
     def _system(self, wanted: DomainArguments) -> _System:
         """What is booted directly; nothing for an image without a kernel beside it."""
+        initrd = self._file("initrd", wanted.initrd) if wanted.initrd else None
         if wanted.kernel:
-            return _System(Path(wanted.kernel), Path(wanted.initrd) if wanted.initrd else None, OWN_CMDLINE)
+            return _System(self._file("kernel", wanted.kernel), initrd, OWN_CMDLINE)
         if wanted.image:
             return _System(None, None, None)
         built = build_guest(default_cache_dir())
-        return _System(built.kernel, Path(wanted.initrd) if wanted.initrd else built.initrd, built.cmdline)
+        return _System(built.kernel, initrd or built.initrd, built.cmdline)
+
+    def _file(self, keyword: str, path: str | Path) -> Path:
+        """The user's file PATH, from pytest's rootdir on where it is relative."""
+        file = self._settings.rootpath / Path(path).expanduser()
+        if not file.exists():
+            raise FileNotFoundError(errno.ENOENT, f"embedvm's {keyword}={str(path)!r} is not there", str(file))
+        return file
 
     def _overlay(self, base: Path, name: str) -> Path:
         self._disks.mkdir(mode=0o700, exist_ok=True)
         overlay = self._disks / f"{name}-{next(self._numbers)}.qcow2"
-        create_overlay(base.absolute(), overlay, image_format(base))
+        create_overlay(base, overlay, image_format(base))
         return overlay
 
     def start(self, connection: libvirt.virConnect, xml: str) -> VM:
         """A VM that runs; nobody has waited for its guest."""
-        vm = VM.boot(connection, xml)
+        vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None)
         self._vms.append(vm)
         return vm
 
@@ -129,15 +147,41 @@ class Machines:
         """One more VM that has booted and answers.
 
         :raise TypeError: when a keyword is not one of the marker's.
+        :raise ValueError: when its value cannot be one.
         """
         name = keywords.pop("name", None) or f"vm-{next(self._numbers)}"
         unknown = keywords.keys() - set(KNOWN)
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
-        wanted = dataclasses.replace(wanted, **keywords)
+        try:
+            wanted = dataclasses.replace(wanted, **keywords)
+        except ValueError as error:
+            raise ValueError(f"vm_factory(): {error}") from None
         vm = self.start(connection, xml or self.domain_xml(wanted, name))
         vm.wait_ready(timeout=wanted.timeout)
         return vm
+
+
+def _show(name: str, line: str) -> None:
+    """One line of a console; where pytest captures, it goes to the test's captured output."""
+    print(f"{name}| {line}", flush=True)  # noqa: T201 - asked for by --embedvm-show-console
+
+
+def _remove(root: Path, stayed: list[str], *, ours: bool) -> None:
+    """Remove what the driver made in ROOT, and the rest if it is OURS; what is still in use goes to STAYED."""
+    stayed += leftovers(root)
+    try:
+        Root(root).purge()
+    except SystemFailure as error:  # somebody else has it open
+        stayed.append(error.message)
+        return
+    if ours:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _complain(stayed: list[str]) -> None:
+    if stayed:
+        pytest.fail("embedvm: the test is over, and still there is " + "; ".join(stayed), pytrace=False)
 
 
 def _close(connection: libvirt.virConnect) -> None:

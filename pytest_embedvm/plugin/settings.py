@@ -26,16 +26,22 @@ class Settings:
     require_kvm: bool
     cache_dir: Path | None
     output: Path
+    show_console: bool
+    #: Where relative paths in markers begin.
+    rootpath: Path
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
         cache_dir = config.getoption("embedvm_cache_dir")
+        output = config.getoption("embedvm_output")
         return cls(
             enabled=bool(config.getoption("embedvm") or config.getini("embedvm")),
             accel=cast("Accel", config.getoption("embedvm_accel")),
             require_kvm=bool(config.getoption("embedvm_require_kvm")),
             cache_dir=Path(cache_dir).absolute() if cache_dir else None,
-            output=config.rootpath / config.getoption("embedvm_output"),
+            output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
+            show_console=bool(config.getoption("embedvm_show_console")),
+            rootpath=config.rootpath,
         )
 
 
@@ -63,7 +69,11 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--embedvm-output",
         metavar="DIR",
-        default=DEFAULT_OUTPUT,
-        help=f"where the files of failed tests' machines are kept (default: {DEFAULT_OUTPUT})",
+        help=f"where the files of failed tests' machines are kept (default: {DEFAULT_OUTPUT} in pytest's rootdir)",
+    )
+    group.addoption(
+        "--embedvm-show-console",
+        action="store_true",
+        help="print what the guests' consoles say while they say it; live with -s",
     )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")

@@ -12,6 +12,9 @@ from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import NoConnect
 from pytest_embedvm.loop import loop_thread
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 CONNECT = ConnectFlags.RO | ConnectFlags.NO_ALIASES
 
 
