@@ -11,7 +11,7 @@ from typing import Final
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.errors import GuestError, last_lines
 from pytest_embedvm.guest.transcript import Transcript
-from pytest_embedvm.guest.wait import Deadline, Watch
+from pytest_embedvm.guest.wait import Deadline, Watch, if_connected
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -82,7 +82,8 @@ class Console:
     def close(self) -> None:
         """Hang up; what has come stays readable."""
         if self._stream is not None and self._reader is not None:
-            self._stream.abort()
+            with if_connected():
+                self._stream.abort()
             self._reader.join(_CLOSE_TIMEOUT_S)
             self._stream = None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_embedvm import libvirt
@@ -39,6 +40,16 @@ _STATES: Final[dict[int, str]] = {
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_PMSUSPENDED: "sleeps",
 }
+
+
+@contextlib.contextmanager
+def if_connected() -> Iterator[None]:
+    """The body ends something; where the connection was closed before, that has ended it."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_INVALID_CONN:
+            raise
 
 
 class Deadline:
@@ -101,7 +112,8 @@ class Watch:
     def close(self) -> None:
         """Listen to the domain's events no more."""
         while self._callbacks:
-            self._connection.domainEventDeregisterAny(self._callbacks.pop())
+            with if_connected():
+                self._connection.domainEventDeregisterAny(self._callbacks.pop())
 
     def _lifecycle(self, _connection: object, _domain: object, event: int, detail: int, _opaque: object) -> None:
         with self.changed:

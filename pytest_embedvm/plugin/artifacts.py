@@ -42,7 +42,7 @@ def clean(output: Path) -> None:
     folders = set()
     for name in names:
         path = output / name
-        if ".." not in path.parts and not Path(name).is_absolute():
+        if name and ".." not in path.parts and not Path(name).is_absolute():
             path.unlink(missing_ok=True)
             folders |= {path.parent, path.parent.parent}
     (output / LIST).unlink()

@@ -10,6 +10,9 @@ from typing import Any, Final, cast
 
 import pytest
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 MARKER: Final = "embedvm"
 
 #: What can be chosen, where only a few words are possible.

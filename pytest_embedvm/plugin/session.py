@@ -20,6 +20,7 @@ from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
+from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.artifacts import CONNECTIONS
 from pytest_embedvm.plugin.leaks import leftovers
@@ -185,8 +186,5 @@ def _complain(stayed: list[str]) -> None:
 
 
 def _close(connection: libvirt.virConnect) -> None:
-    try:
+    with if_connected():
         connection.close()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_INVALID_CONN:  # the test has closed it itself
-            raise
