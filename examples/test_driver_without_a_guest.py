@@ -61,6 +61,7 @@ def test_events_come_in_order(embedvm_conn: libvirt.virConnect) -> None:
         libvirt.VIR_DOMAIN_EVENT_RESUMED,
         libvirt.VIR_DOMAIN_EVENT_STARTED,
         libvirt.VIR_DOMAIN_EVENT_SUSPENDED,
+        libvirt.VIR_DOMAIN_EVENT_SHUTDOWN,
         libvirt.VIR_DOMAIN_EVENT_STOPPED,
         libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
     ]

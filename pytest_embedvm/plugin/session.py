@@ -17,7 +17,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
-from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
 from pytest_embedvm.guest.wait import if_connected
@@ -99,7 +99,17 @@ class Machines:
         """The XML of the built-in guest, or of the user's own kernel or image, as WANTED.
 
         An image gets an overlay of this machine's own under the test's `tmp_path`; it is never written itself.
+
+        :raise EmbedError: when this host has no QEMU, or nothing to make the built-in guest of; says what to install.
+        :raise FileNotFoundError: when a file of the user's is not there.
         """
+        try:
+            return self._domain_xml(wanted, name)
+        except EmbedError as error:
+            raise error.with_traceback(None) from None  # how it was found out is of no interest to the test
+
+    def _domain_xml(self, wanted: DomainArguments, name: str) -> str:
+        accelerator = machine.accelerator(self._settings.accel)
         system = self._system(wanted)
         return domain_xml(
             name,
@@ -107,7 +117,7 @@ class Machines:
             vcpus=wanted.vcpus,
             machine=wanted.machine,
             cpu=wanted.cpu,
-            accelerator=machine.accelerator(self._settings.accel),
+            accelerator=accelerator,
             kernel=system.kernel,
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,

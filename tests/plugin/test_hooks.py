@@ -112,3 +112,37 @@ def test_the_cache_directory_is_given_on_and_forgotten(pytester: pytest.Pytester
     before = os.environ.get("EMBEDVM_CACHE_DIR")
     pytester.runpytest_inprocess("--embedvm", "--embedvm-cache-dir", "my cache").assert_outcomes(passed=1)
     assert os.environ.get("EMBEDVM_CACHE_DIR") == before
+
+
+def test_a_users_own_fixture_of_the_same_name_is_no_reason_to_skip(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def vm(): return "mine"
+
+        @pytest.fixture
+        def embedvm_helper(): return "mine too"
+
+        def test_it(vm, embedvm_helper): assert vm == "mine"
+        """
+    )
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_a_console_is_shown_live(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def embedvm_domain_xml(embedvm_domain_xml): return embedvm_domain_xml.replace("<name>vm<", "<name>web<")
+
+        @pytest.mark.embedvm(cmdline="rdinit=/no/such")
+        def test_it(vm): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-show-console")
+    result.assert_outcomes(errors=1)
+    result.stdout.re_match_lines([r"-+ Captured stdout setup -+", r"web\| .*Linux version", r"web\| .*Kernel panic"])

@@ -145,7 +145,7 @@ class TestTimeout:
             @pytest.mark.timeout(0.7)
             def test_boots(vm): pass
 
-            @pytest.mark.timeout(10, func_only=True)
+            @pytest.mark.timeout(2, func_only=True)
             def test_runs(vm):
                 vm.run("sleep 600", timeout=600)
 
@@ -224,3 +224,38 @@ def test_a_ctrl_c_in_the_debugger_does_not_reach_the_machine(pytester: pytest.Py
     terminal.type("q\n")
     assert terminal.end() == pytest.ExitCode.INTERRUPTED
     assert qemus(pytester) == []
+
+
+class TestNewcomer:
+    """What somebody reads whose host lacks something."""
+
+    def test_without_qemu(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(pytester.path))
+        pytester.makepyfile("def test_it(vm): pass\ndef test_made_in_the_test(vm_factory):\n    vm_factory()")
+        result = pytester.runpytest_subprocess("--embedvm")
+        result.assert_outcomes(errors=1, failed=1)
+        words = "Cannot find QEMU binary qemu-system-x86_64 in PATH; it is in the package qemu-system-x86 (Debian) or *"
+        result.stdout.fnmatch_lines(
+            [f"embedvm: {words}", "*ERROR at setup of test_it*", f"E *SystemFailure: {words}", ">*vm_factory()"]
+        )
+        result.stdout.no_fnmatch_line("*pytest_embedvm/*.py:*")
+
+    def test_without_a_kernel(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EMBEDVM_KERNEL", "/no/such/vmlinuz")
+        pytester.makepyfile("def test_it(vm): pass")
+        result = pytester.runpytest_subprocess("--embedvm")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["E *OperationUnsupported: *cannot read the kernel /no/such/vmlinuz: *"])
+        result.stdout.no_fnmatch_line("*pytest_embedvm/*.py:*")
+
+    @pytest.mark.parametrize(
+        ("option", "complaint"),
+        [
+            (["--embedvm-accel", "xen"], "*argument --embedvm-accel: invalid choice: 'xen'*"),
+            (["--embedvm-output"], "*argument --embedvm-output: expected one argument"),
+        ],
+    )
+    def test_wrong_options(self, pytester: pytest.Pytester, option: list[str], complaint: str) -> None:
+        result = pytester.runpytest("--embedvm", *option)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([complaint])
