@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.driver import Driver
@@ -116,6 +117,7 @@ def public(
             __tracebackhide__ = True  # pytest: a test's failure is where the test called
             with answering():
                 self._session.check(function, origin, writes=writes)
+                arguments.c_strings((*args, *kwargs.values()))
                 return method(self, *args, **kwargs)
 
         return call

@@ -38,6 +38,7 @@ from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import command_line, start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -259,6 +260,7 @@ class Machine:
             # libvirt: qemuDomainRename, virDomainObjListRename
             if "/" in new:
                 raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
+            document.require_text(new, "name")
             if self.active:
                 raise OperationInvalid("cannot rename active domain")
             if not self.persistent:
