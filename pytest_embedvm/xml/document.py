@@ -79,7 +79,7 @@ def require_text(text: str, what: str) -> str:
     """
     bad = _NOT_XML.search(text)
     if bad:
-        raise XMLError(f"{what} cannot contain the character {ascii(bad[0])}", origin=ErrorDomain.DOMAIN)
+        raise XMLError(f"{what} cannot contain the character {bad[0]!a}", origin=ErrorDomain.DOMAIN)
     return text
 
 
