@@ -85,6 +85,7 @@ class _Call(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._ended = threading.Event()
         self._loop = loop
         self._coroutine = coroutine
         self._task: asyncio.Task[T] | None = None
@@ -102,12 +103,13 @@ class _Call(Generic[T]):
             self.future.set_exception(error)
         else:
             self.future.set_result(task.result())
+        self._ended.set()
 
     def cancel(self, timeout: float) -> None:
         """Cancel the coroutine if it runs, and wait up to TIMEOUT seconds until it has ended."""
         if not self.future.done():
             self._loop.call_soon_threadsafe(self._cancel)
-            concurrent.futures.wait([self.future], timeout)
+            self._ended.wait(timeout)
 
     def _cancel(self) -> None:
         if self._task is not None:
