@@ -115,6 +115,13 @@ class InvalidArgument(EmbedError):
     sentence = "invalid argument: {}"
 
 
+class NumericalOverflow(EmbedError):
+    """A number is larger than libvirt's arithmetic can hold."""
+
+    code = ErrorNumber.OVERFLOW
+    sentence = "numerical overflow: {}"
+
+
 class InvalidCall(EmbedError):
     """An argument that libvirt's public layer refuses; the detail is the whole sentence."""
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import InternalError, OperationInvalid
@@ -15,6 +15,8 @@ from pytest_embedvm.errors import InternalError, OperationInvalid
 T = TypeVar("T")
 
 START_TIMEOUT_S: Final = 10.0
+#: How long a call that was interrupted may take to undo what it had begun.
+UNWIND_TIMEOUT_S: Final = 10.0
 
 
 class LoopThread:
@@ -52,7 +54,8 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run COROUTINE on the loop thread and wait for its result.
 
-        An interrupt of the waiting thread (KeyboardInterrupt, a test's timeout) cancels the coroutine.
+        An interrupt of the waiting thread (KeyboardInterrupt, a test's timeout) cancels the coroutine,
+        and leaves once that has undone what it had begun.
 
         :raise OperationInvalid: when called from the loop thread (it would wait for itself), or in
             a forked child, which has no loop thread.
@@ -69,12 +72,48 @@ class LoopThread:
                 "a forked child must open a root of its own",
                 origin=ErrorDomain.EVENT,
             )
-        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        call = _Call(self.loop, coroutine)
         try:
-            return future.result()
+            return call.future.result()
         except BaseException:
-            future.cancel()
+            call.cancel(UNWIND_TIMEOUT_S)
             raise
+
+
+class _Call(Generic[T]):
+    """A coroutine on the loop, as another thread sees it: `future` is done when the coroutine is, never before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._ended = threading.Event()
+        self._loop = loop
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        self._task = None
+        if task.cancelled():
+            self.future.cancel()
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+        self._ended.set()
+
+    def cancel(self, timeout: float) -> None:
+        """Cancel the coroutine if it runs, and wait up to TIMEOUT seconds until it has ended."""
+        if not self.future.done():
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._ended.wait(timeout)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 _lock = threading.Lock()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.errors import InvalidArgument
+from pytest_embedvm.errors import InvalidArgument, NumericalOverflow
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+
+#: The most bytes a size may have. libvirt: virMemoryMaxValue
+MOST_BYTES: Final = (1 << 63) - 1
 
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
@@ -30,5 +33,13 @@ def scale(unit: str) -> int:
 
 
 def to_kib(value: int, unit: str) -> int:
-    """VALUE of UNIT in KiB, rounded up as libvirt does (virDomainParseMemory)."""
-    return -(-value * scale(unit) // KIB)
+    """VALUE of UNIT in KiB, rounded up as libvirt does (virDomainParseMemory).
+
+    :raise InvalidArgument: when libvirt knows no such unit.
+    :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
+    """
+    factor = scale(unit)
+    if value > MOST_BYTES // factor:
+        # libvirt: virScaleInteger
+        raise NumericalOverflow(f"value too large: {value}{unit}", origin=ErrorDomain.NONE)
+    return -(-value * factor // KIB)

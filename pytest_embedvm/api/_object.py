@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.driver import Driver
@@ -120,6 +121,7 @@ def public(
         def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
             with answering():
                 self._session.check(function, origin, writes=writes)
+                arguments.c_strings((*args, *kwargs.values()))
                 return method(self, *args, **kwargs)
 
         return call

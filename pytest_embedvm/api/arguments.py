@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import uuid
+from collections.abc import Iterable
 from enum import IntFlag
 from typing import Final, TypeVar
 
@@ -28,6 +29,17 @@ def known(flags: int, allowed: F, function: str, origin: ErrorDomain = ErrorDoma
     if unknown:
         raise InvalidCall(f"unsupported flags (0x{unknown:x}) in function {function}", origin=origin)
     return type(allowed)(raw)
+
+
+def c_strings(values: Iterable[object]) -> None:
+    """Check that the texts among VALUES are what the binding can hand to C.
+
+    :raise ValueError: when one holds a NUL character.
+    :raise UnicodeEncodeError: when one holds half a surrogate pair.
+    """
+    for value in values:
+        if isinstance(value, str) and b"\0" in value.encode():
+            raise ValueError("embedded null character")
 
 
 def none(flags: int, function: str) -> None:

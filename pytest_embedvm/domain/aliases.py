@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.errors import ConfigUnsupported
+
+_OWN: Final = re.compile(r"ua-[A-Za-z0-9_-]*")
 
 
 def assign(domain: Domain) -> None:
@@ -29,7 +34,7 @@ def assign(domain: Domain) -> None:
 
 def is_own(alias: str) -> bool:
     """Whether the user chose ALIAS (libvirt: virDomainDeviceAliasIsUserAlias)."""
-    return alias.startswith("ua-")
+    return bool(_OWN.fullmatch(alias))
 
 
 def _first_free(device: Device, taken: set[str]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_embedvm.domain.backends.source import NeededFile
+from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
 from pytest_embedvm.domain.model import Domain
 
 
@@ -12,6 +12,24 @@ def needed_files(domain: Domain) -> Iterator[NeededFile]:
     """The files and block devices of the host that DOMAIN's devices stand on, in the devices' order."""
     for device in domain.devices.all:
         yield from device.needed_files()
+
+
+def disk_with(domain: Domain, node: str) -> tuple[str, str]:
+    """Alias and source of the disk that QEMU's block node NODE belongs to; both empty if it is nobody's."""
+    # libvirt: qemuProcessHandleIOError
+    for device in domain.devices.all:
+        if device.has_node(node):
+            return device.id, next(iter(device.needed_files())).path
+    return "", ""
+
+
+def learn_backing(domain: Domain, image: NeededFile, below: BackingStore) -> None:
+    """Note in DOMAIN, which is about to run, that IMAGE, the last of its chain, stands on BELOW."""
+    for device in domain.devices.all:
+        if image in device.needed_files():
+            device.learn_backing(below)
+    for device in domain.devices.all:
+        device.number_nodes(domain.devices.all)
 
 
 def drop_medium(domain: Domain, missing: NeededFile) -> None:

@@ -23,7 +23,7 @@ from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import OperationInvalid, XMLError
+from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -95,7 +95,7 @@ class Driver:
         errors = [result for result in results if isinstance(result, BaseException)]
         # One that ended by itself in the meantime is as good as destroyed.
         for error in errors:
-            if not isinstance(error, OperationInvalid):
+            if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
     def _free(self) -> None:

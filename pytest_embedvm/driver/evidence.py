@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.start import command_line
+
 TAIL_BYTES: Final = 16 * 1024
 
 
@@ -24,6 +27,19 @@ class Evidence:
     #: What the guest wrote to its consoles, by device alias.
     console_logs: Mapping[str, Path]
     log: Path
+
+
+def collect(last: Running | None, log: Path) -> Evidence:
+    """What is known of the run LAST; if there was none, what LOG holds."""
+    if last is None:
+        return Evidence("", tail(log), [], {}, log)
+    return Evidence(
+        command_line=command_line(last.argv, {}),
+        qemu_log_tail=tail(last.log, last.log_start),
+        qmp_trace=last.trace,
+        console_logs={port.alias: port.log for port in last.ports if port.log},
+        log=last.log,
+    )
 
 
 def tail(path: Path, start: int = 0) -> str:

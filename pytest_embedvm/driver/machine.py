@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Literal
@@ -32,12 +32,15 @@ from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
-from pytest_embedvm.driver.evidence import Evidence, tail
+from pytest_embedvm.driver.evidence import Evidence, collect
+from pytest_embedvm.driver.job import Job
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
-from pytest_embedvm.driver.start import command_line, start
+from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.qemu.process import Process
+from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -59,7 +62,9 @@ class Machine:
         self.status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: object | None = None
-        self.job = asyncio.Lock()
+        self.job = Job()
+        #: A QEMU that is being started and does not answer yet.
+        self.spawned: Process | None = None
         #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
         self._redefined = persistent
         self._running: Running | None = None
@@ -145,17 +150,20 @@ class Machine:
         :raise OperationInvalid: when it is running.
         :raise InternalError: when QEMU ends instead; with its own words.
         """
-        self._require_there()
-        async with self.job:
-            self._require_there()
+        async with self._job("start"):
             if self.active:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
             try:
                 await self._start(domain or self.definition, flags, wait=wait)
             except BaseException:
+                failed = self._running
                 self._forget_run(shutoff(DomainShutoffReason.FAILED))
+                if failed:
+                    failed.ended.set()  # a destroy may wait for it
                 raise
+            finally:
+                self.spawned = None
             if flags & DomainCreateFlags.START_AUTODESTROY:
                 self.owner = self._driver if owner is None else owner
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
@@ -199,14 +207,21 @@ class Machine:
         :raise OperationInvalid: when it is not running.
         """
         self._require_there()
-        if self.starting and not self.active:
-            async with self.job:  # a start that is under way: end what comes of it
-                pass
+        if self.starting and not self.active and await self._end_start():
+            return
         graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
         running = self._require_active()
         await stop.destroy(self, running, graceful=graceful)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
             running.log.unlink(missing_ok=True)
+
+    async def _end_start(self) -> bool:
+        """End a start that is under way; whether that ended it, so that nothing is left to be destroyed."""
+        spawned = self.spawned
+        if spawned:
+            spawned.send_signal(signal.SIGKILL)
+        async with self.job.hold("destroy"):
+            return spawned is not None and not self.active
 
     async def shutdown(self, flags: int = 0) -> None:
         """Ask the guest to power off; returns at once for ACPI, when the guest obeys for the agent."""
@@ -217,15 +232,15 @@ class Machine:
         await power.reboot(self, self._require_active(), flags)
 
     async def reset(self) -> None:
-        async with self._running_job() as running:
+        async with self._running_job("reset") as running:
             await power.reset(self, running)
 
     async def suspend(self) -> None:
-        async with self._running_job() as running:
+        async with self._running_job("suspend") as running:
             await power.suspend(self, running)
 
     async def resume(self) -> None:
-        async with self._running_job() as running:
+        async with self._running_job("resume") as running:
             await power.resume(self, running)
 
     # Its definition
@@ -243,7 +258,7 @@ class Machine:
 
         :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
         """
-        async with self._job():
+        async with self._job("undefine"):
             if not self.persistent:
                 raise OperationInvalid("cannot undefine transient domain")
             nvram.undefine(self.definition, flags)
@@ -259,10 +274,11 @@ class Machine:
         :raise OperationInvalid: when it runs, is transient, or has that name.
         :raise XMLError: when the name cannot be one.
         """
-        async with self._job():
+        async with self._job("rename"):
             # libvirt: qemuDomainRename, virDomainObjListRename
             if "/" in new:
                 raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
+            document.require_text(new, "name")
             if self.active:
                 raise OperationInvalid("cannot rename active domain")
             if not self.persistent:
@@ -286,7 +302,7 @@ class Machine:
 
     async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
         """Set one of them, or remove it with None."""
-        async with self._job():
+        async with self._job("set_metadata"):
             affected = self._affected(flags)
             for domain in affected:
                 metadata.put(domain, kind, text, key, uri)
@@ -313,7 +329,7 @@ class Machine:
 
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
-        async with self._running_job() as running:
+        async with self._running_job("monitor_command") as running:
             if flags & DomainQemuMonitorCommandFlags.HMP:
                 return await passthrough.hmp(running.monitor, text)
             return await passthrough.qmp(running.monitor, text)
@@ -333,22 +349,12 @@ class Machine:
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
         """
         force = bool(flags & DomainConsoleFlags.FORCE)
-        async with self._running_job() as running:
+        async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
         """What is known of the last run, running or not."""
-        last = self._last
-        if last is None:
-            log = self.root.log_path(self.name)
-            return Evidence("", tail(log), [], {}, log)
-        return Evidence(
-            command_line=command_line(last.argv, {}),
-            qemu_log_tail=tail(last.log, last.log_start),
-            qmp_trace=last.trace,
-            console_logs={port.alias: port.log for port in last.ports if port.log},
-            log=last.log,
-        )
+        return collect(self._last, self.root.log_path(self.name))
 
     # Events
 
@@ -379,13 +385,13 @@ class Machine:
         return self.live
 
     @contextlib.asynccontextmanager
-    async def _job(self) -> AsyncIterator[None]:
+    async def _job(self, what: str) -> AsyncIterator[None]:
         self._require_there()
-        async with self.job:
+        async with self.job.hold(what):
             self._require_there()  # it may have gone while others had their turn
             yield
 
     @contextlib.asynccontextmanager
-    async def _running_job(self) -> AsyncIterator[Running]:
-        async with self._job():
+    async def _running_job(self, what: str) -> AsyncIterator[Running]:
+        async with self._job(what):
             yield self._require_active()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from typing import Final
 
@@ -9,9 +10,12 @@ from lxml import etree
 
 from pytest_embedvm.constants import DomainMetadataType, ErrorDomain
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.errors import InvalidArgument, InvalidCall, NoMetadata
+from pytest_embedvm.errors import InvalidArgument, InvalidCall, NoMetadata, XMLError
 from pytest_embedvm.xml import document
 from pytest_embedvm.xml.document import Element
+
+#: An XML name without a colon (libvirt: xmlValidateNCName).
+_PREFIX: Final = re.compile(r"[^\W\d][\w.\-]*")
 
 # libvirt: virDomainObjGetMetadata
 ABSENT: Final = "Requested metadata element is not present"
@@ -44,15 +48,16 @@ def put(domain: Domain, kind: int, text: str | None, key: str | None, uri: str |
     :raise InvalidCall: when a title has more than one line.
     :raise InvalidArgument: when KIND is none of libvirt's.
     :raise XMLSyntaxError: when TEXT is to be an element and is no XML.
+    :raise XMLError: when KEY is no prefix, URI no URI, or TEXT holds what XML cannot.
     """
     match kind:
         case DomainMetadataType.DESCRIPTION:
-            domain.description = text or None
+            domain.description = document.require_text(text, "metadata description") if text else None
         case DomainMetadataType.TITLE:
             if text and "\n" in text:
                 # libvirt: virDomainSetMetadata
                 raise InvalidCall("metadata title can't contain newlines")
-            domain.title = text or None
+            domain.title = document.require_text(text, "metadata title") if text else None
         case DomainMetadataType.ELEMENT:
             _put_element(domain, None if text is None else _with_namespace(text, key, uri), uri)
         case _:
@@ -82,7 +87,13 @@ def _put_element(domain: Domain, element: Element | None, uri: str | None) -> No
 
 def _with_namespace(text: str, key: str | None, uri: str | None) -> Element:
     # libvirt: virXMLInjectNamespace: the outermost element only
-    return _renamed(document.parse_fragment(text, "metadata_xml"), f"{{{uri}}}", {key or "": uri or ""})
+    element = document.parse_fragment(text, "metadata_xml")
+    if not _PREFIX.fullmatch(key or ""):
+        raise XMLError("failed to validate prefix for a new XML namespace", origin=ErrorDomain.NONE)
+    try:
+        return _renamed(element, f"{{{uri}}}", {key or "": uri or ""})
+    except ValueError:
+        raise XMLError(f"'{uri}' cannot be the URI of an XML namespace", origin=ErrorDomain.NONE) from None
 
 
 def _without_namespace(element: Element) -> str:

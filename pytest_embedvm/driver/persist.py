@@ -51,7 +51,7 @@ def load(root: Root) -> Iterator[Domain]:
     directory = root.path / "etc/qemu"
     for path in sorted(directory.glob("*.xml")) if directory.is_dir() else ():
         try:
-            domain = definition.parse(path.read_text())
+            domain = definition.parse(path.read_text("utf-8"))
             if file_name(domain.name) != path.stem:
                 raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
         except (EmbedError, OSError, UnicodeError) as error:

@@ -31,6 +31,7 @@ from pytest_embedvm.constants import (
     DomainState,
 )
 from pytest_embedvm.domain.consoles import learn_state
+from pytest_embedvm.domain.media import disk_with
 from pytest_embedvm.driver import events, state
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import Event
@@ -165,9 +166,9 @@ _IO_ERROR_ACTIONS: Final = {
 def _io_error(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
     action = _IO_ERROR_ACTIONS.get(data.get("action", ""), DomainEventIOErrorAction.NONE)
     reason = "enospc" if data.get("nospace") else ""
-    alias = data.get("device") or data.get("node-name", "")
+    alias, source = disk_with(machine.live, data.get("node-name", "")) if machine.live else ("", "")
     for kind in (events.IoError, events.IoErrorReason):
-        machine.emit(kind(source="", alias=alias, action=action, reason=reason))
+        machine.emit(kind(source=source, alias=alias, action=action, reason=reason))
     if action is DomainEventIOErrorAction.PAUSE and machine.status.state is DomainState.RUNNING:
         _suspended(machine, DomainPausedReason.IOERROR)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -13,7 +14,7 @@ from typing import Final
 from urllib.parse import quote
 
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
+from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
 
 #: What the driver may create below a root, and what `purge` removes: TOPS/OWNERS.
 TOPS: Final = ("cache", "etc", "lib", "log", "run")
@@ -67,13 +68,19 @@ class Root:
     def directory(self, *parts: str) -> Path:
         """The directory PARTS below the root, made if it is missing.
 
-        :raise SystemFailure: when it cannot be made.
+        :raise SystemFailure: when it cannot be made, or a symbolic link would lead out of the root.
         """
-        path = self.path.joinpath(*parts)
+        path = self.path
         try:
-            return make_private_directory(path)
+            make_private_directory(path)
+            for part in parts:
+                path /= part
+                if path.is_symlink():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         except OSError as error:
             raise SystemFailure(f"cannot create directory {path}: {error.strerror}") from error
+        return path
 
     def log_path(self, name: str) -> Path:
         """Where the log of domain NAME is."""
@@ -143,7 +150,8 @@ class Root:
         self.acquire()
         try:
             for top, owner in itertools.product(TOPS, OWNERS):
-                shutil.rmtree(self.path / top / owner, ignore_errors=True)
+                if not (self.path / top).is_symlink():
+                    shutil.rmtree(self.path / top / owner, ignore_errors=True)
         finally:
             self.release()
         for directory in (*(self.path / top for top in TOPS), self.path):

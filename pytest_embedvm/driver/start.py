@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 from pytest_embedvm.constants import DomainRunningReason
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.consoles import learn
+from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import react, stop
 from pytest_embedvm.driver.descriptors import open_request
@@ -66,18 +67,21 @@ def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.A
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
+        found = ports(launch.parts)
+        _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         with _log(log, argv, environment) as output:
             spoken = os.fstat(output.fileno()).st_size
             inherited = (theirs.fileno(), *numbers.values())
             process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
     stack.push_async_callback(process.kill)
+    machine.spawned = process
     return Running(
         id=domain_id,
         log=log,
         log_start=spoken,
         argv=tuple(argv),
         process=process,
-        ports=ports(launch.parts),
+        ports=found,
         socket=ours,
     )
 
@@ -111,15 +115,24 @@ def command_line(argv: Sequence[str], environment: dict[str, str]) -> str:
 @contextlib.contextmanager
 def _log(path: Path, argv: Sequence[str], environment: dict[str, str]) -> Iterator[IO[bytes]]:
     """The machine's log, opened to append, with the command line on its end."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags, PRIVATE_FILE)
-    except OSError as error:
-        raise SystemFailure(f"failed to open logfile {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    with os.fdopen(_open_log(path), "wb", buffering=0) as file:
         moment = datetime.now(UTC).isoformat(sep=" ", timespec="milliseconds")
         file.write(f"{moment}: starting up\n{command_line(argv, environment)}\n".encode(errors="surrogateescape"))
         yield file
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, PRIVATE_FILE)
+    except OSError as error:
+        raise SystemFailure(f"failed to open logfile {path}: {error.strerror}") from error
+
+
+def _make_logs(paths: Iterable[Path]) -> None:
+    """Make the consoles' own logs, which QEMU opens: it would follow a symbolic link."""
+    for path in paths:
+        os.close(_open_log(path))
 
 
 async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncExitStack) -> None:
@@ -141,6 +154,8 @@ async def _learn(machine: Machine, running: Running) -> None:
     """Fill in what only QEMU knows: the terminals and the ports that it was given."""
     if machine.live is None:
         return
+    if awaits_vnc_port(machine.live):
+        learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:
         learn(machine.live, await _execute(running, "query-chardev"))
     if awaits_ports(machine.live):

@@ -32,7 +32,7 @@ async def _watch(machine: Machine, running: Running) -> None:
     await running.wait_gone()
     try:
         await running.stack.aclose()
-    except EmbedError:
+    except (EmbedError, OSError):
         logger.exception("what belonged to domain '%s' did not end well", machine.name)
     # libvirt: processMonitorEOFEvent: no SHUTDOWN event, so it crashed
     machine.stopped(running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST))
@@ -57,7 +57,8 @@ async def destroy(machine: Machine, running: Running, *, graceful: bool = False)
                 f"Failed to terminate process {running.process.pid} with SIGTERM: Device or resource busy"
             ) from None
         return
-    # Killed as it is, QEMU cannot say SHUTDOWN; libvirt's callers expect to hear it.
-    react.announce_shutdown(machine, DomainEventShutdownDetailType.HOST)
+    if running.watcher is not None:  # else it is only being started, and nobody has heard of it
+        # Killed as it is, QEMU cannot say SHUTDOWN; libvirt's callers expect to hear it.
+        react.announce_shutdown(machine, DomainEventShutdownDetailType.HOST)
     running.process.send_signal(signal.SIGKILL)
     await running.wait_ended(FORCED_TIMEOUT_S)

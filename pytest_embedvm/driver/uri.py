@@ -60,13 +60,21 @@ def _root_parameter(query: str) -> str:
         name, _, value = pair.partition("=")
         if unquote(name) != "root":
             raise InvalidArgument(f"unknown URI parameter '{unquote(name)}'", origin=ErrorDomain.URI)
-        roots.append(os.fsdecode(unquote_to_bytes(value)))
+        roots.append(os.fsdecode(_bytes(value)))
     if not roots:
         # libvirt: virConnectOpenInternal, for an embedded driver
         raise InvalidArgument("Missing URI parameter 'root'", origin=ErrorDomain.URI)
     if len(roots) > 1:
         raise InvalidArgument("URI parameter 'root' is given more than once", origin=ErrorDomain.URI)
     return roots[0]
+
+
+def _bytes(value: str) -> bytes:
+    """VALUE decoded; a file name that is no text may stand in it as Python spells it."""
+    try:
+        return unquote_to_bytes(value.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        raise InvalidArgument("root path must be text or bytes of a file name", origin=ErrorDomain.URI) from None
 
 
 def _absolute(root: str) -> str:

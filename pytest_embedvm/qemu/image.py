@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -15,6 +16,8 @@ Format = Literal["raw", "qcow2"]
 # QEMU: docs/interop/qcow2.txt; all numbers are big-endian.
 MAGIC: Final = b"QFI\xfb"
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
+#: The size of version 2's header; version 3 writes its own size in the 4 bytes that are 28 behind that.
+_HEADER_2: Final = 72
 _EXTENSION: Final = struct.Struct(">II")
 _BACKING_FORMAT: Final = 0xE2792ACA
 _VERSION: Final = 3
@@ -61,6 +64,48 @@ def _qcow2_size(path: Path, file: BinaryIO) -> int:
         raise InternalError(f"{path} is no qcow2 image")
     (size,) = struct.unpack_from(">Q", head, 24)
     return int(size)
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What an image stands on, as its header says it: a name as it is written there, and a format if one is."""
+
+    name: str
+    format: str | None
+
+
+def backing(path: Path) -> Backing | None:
+    """What the header of the qcow2 image at PATH names as its backing file; None if nothing, or if it is no qcow2.
+
+    :raise InternalError: when the header is broken.
+    :raise OSError: when it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_CLUSTER)
+    if head[:4] != MAGIC or len(head) < _HEADER_2:
+        return None
+    version, offset, length = struct.unpack_from(">IQI", head, 4)
+    if not offset or not length:
+        return None
+    # QEMU: the name lies in the first cluster.
+    name = head[offset : offset + length] if length <= _NAME_BYTES else b""
+    if len(name) != length:
+        raise InternalError(f"the name of the backing file in the qcow2 header of {path} is broken")
+    start = _HEADER_2 if version < _VERSION else int.from_bytes(head[_HEADER_2 + 28 : _HEADER_2 + 32], "big")
+    return Backing(os.fsdecode(name), _extensions(head, start).get(_BACKING_FORMAT))
+
+
+def _extensions(head: bytes, start: int) -> dict[int, str]:
+    """The header's extensions by their magic; they end at the first that is zero, or with the header."""
+    found: dict[int, str] = {}
+    while start + _EXTENSION.size <= len(head):
+        magic, length = _EXTENSION.unpack_from(head, start)
+        if magic == 0:
+            break
+        start += _EXTENSION.size
+        found[magic] = head[start : start + length].decode(errors="replace")
+        start += -(-length // _ENTRY) * _ENTRY
+    return found
 
 
 def create_overlay(base: Path, overlay: Path, base_format: Format) -> None:

@@ -117,15 +117,16 @@ class Monitor:
         return self._client.runstate is Runstate.RUNNING
 
     async def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = COMMAND_TIMEOUT_S
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> Any:
         """Execute COMMAND and return its value.
 
-        :param timeout: seconds to wait for the reply.
+        :param timeout: seconds to wait for the reply; 30 unless told.
         :raise CommandError: when QEMU refuses it.
         :raise MonitorClosed: when QEMU is gone.
         :raise OperationTimeout: when no reply came.
         """
+        timeout = COMMAND_TIMEOUT_S if timeout is None else timeout
         try:
             return await asyncio.wait_for(self._client.execute(command, arguments), timeout)
         except ExecuteError as error:

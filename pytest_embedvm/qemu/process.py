@@ -82,6 +82,7 @@ class Process:
                 pass_fds=pass_fds,
                 env=env,
                 process_group=0,
+                umask=0o077,  # what it makes, sockets too, is as private as what we make
             )
         except OSError as error:
             raise SystemFailure(f"cannot execute binary {argv[0]}: {error.strerror}") from error

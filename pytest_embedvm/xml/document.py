@@ -17,6 +17,8 @@ CONTEXT_CHARACTERS: Final = 80
 
 _POSITION: Final = re.compile(r", line \d+, column \d+$")
 _TAGS: Final = re.compile(r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[.*?]]>|<[^>]+>", re.DOTALL)
+#: XML 1.0, production 2: Char.
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ATTRIBUTE: Final = re.compile(r'="([^"]*)"')
 
 
@@ -32,7 +34,8 @@ def parse(text: str, *, root: str | None = None, name: str = "domain_definition"
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_pis=True)
     try:
-        element = etree.fromstring(text.encode("utf-8", "surrogateescape"), parser)
+        # What is no Unicode becomes bytes that are no UTF-8: the parser says where.
+        element = etree.fromstring(text.encode("utf-8", "surrogatepass"), parser)
     except etree.XMLSyntaxError as error:
         raise XMLSyntaxError(_explain(error, text, name)) from None
     if element.getroottree().docinfo.internalDTD is not None:
@@ -67,6 +70,17 @@ def _single_quotes(match: re.Match[str]) -> str:
     if tag.startswith(("<!", "<?")):
         return tag
     return _ATTRIBUTE.sub(lambda m: "='" + m[1].replace("&quot;", '"').replace("'", "&apos;") + "'", tag)
+
+
+def require_text(text: str, what: str) -> str:
+    """TEXT, if XML can hold it.
+
+    :raise XMLError: naming WHAT, when it holds a control character that is neither tab nor the end of a line.
+    """
+    bad = _NOT_XML.search(text)
+    if bad:
+        raise XMLError(f"{what} cannot contain the character {bad[0]!a}", origin=ErrorDomain.DOMAIN)
+    return text
 
 
 def parse_fragment(text: str, name: str) -> Element:

@@ -102,25 +102,32 @@ class Offered(Choice):
 
 
 class Whole(Scalar[int]):
-    """A whole number, decimal or with 0x; `digits` writes it as hexadecimal with so many digits."""
+    """A whole number of at most `bits`, decimal or with 0x; `digits` writes it as hexadecimal with so many digits."""
 
     #: What libvirt says it expected.
     expected: ClassVar[str] = "integer value"
 
-    def __init__(self, digits: int | None = None, refusal: Refusal | None = None, *, signed: bool = False) -> None:
-        self.digits, self.refusal, self.signed = digits, refusal, signed
+    def __init__(
+        self, digits: int | None = None, refusal: Refusal | None = None, *, signed: bool = False, bits: int = 32
+    ) -> None:
+        self.digits, self.refusal, self.signed, self.bits = digits, refusal, signed, bits
 
     def read(self, text: str, where: Where) -> int:
-        try:
-            value = int(text.strip(), 16 if text.strip().lower().startswith("0x") else 10)
-        except ValueError:
-            value = None
-        if value is None or "_" in text or (value < 0 and not self.signed):
+        # int() alone would take other scripts' digits and underscores too.
+        value = _integer(text.strip()) if text.isascii() and "_" not in text else None
+        if value is None or value.bit_length() > self.bits or (value < 0 and not self.signed):
             raise self.refusal(text) if self.refusal else invalid(text, where, f" Expected {self.expected}")
         return value
 
     def write(self, value: int) -> str:
         return str(value) if self.digits is None else f"0x{value:0{self.digits}x}"
+
+
+def _integer(text: str) -> int | None:
+    try:
+        return int(text, 16 if text.lower().startswith("0x") else 10)
+    except ValueError:
+        return None
 
 
 class Unsigned(Whole):
@@ -134,8 +141,6 @@ class Unsigned(Whole):
 
     def read(self, text: str, where: Where) -> int:
         value = super().read(text, where)
-        if value >= 1 << 32:
-            raise invalid(text, where, f" Expected {self.expected}")
         if self.positive and not value:
             raise XMLError(
                 f"Invalid value for attribute '{where.attribute}' in element '{where.tag}': Zero is not permitted"
@@ -173,10 +178,9 @@ class Memory(Scalar[int]):
     takes_unit = True
 
     def read(self, text: str, where: Where) -> int:
-        value = Whole().read(text, where) if text.strip().isdigit() else None
-        if value is None:
+        if not text.strip().isdigit():
             raise invalid(text, where)
-        return to_kib(value, where.unit or "KiB")
+        return to_kib(Whole(bits=64).read(text, where), where.unit or "KiB")
 
     def write(self, value: int) -> str:
         return str(value)

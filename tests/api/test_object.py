@@ -84,3 +84,9 @@ def test_a_keyboard_interrupt_is_not_swallowed(conn: libvirt.virConnect, monkeyp
         patched.setattr(type(conn._session.loop), "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             conn.numOfDomains()
+
+
+@pytest.mark.parametrize(("text", "error"), [("a\0b", ValueError), ("\ud800", UnicodeEncodeError)])
+def test_text_that_c_cannot_take(conn: libvirt.virConnect, text: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        conn.lookupByName(text)

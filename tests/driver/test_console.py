@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.constants import DomainConsoleFlags
+from pytest_embedvm.constants import DomainConsoleFlags, DomainDestroyFlagsValues
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.descriptors import listen_unix
 from pytest_embedvm.errors import InternalError, OperationFailed, SystemFailure
@@ -109,7 +109,7 @@ async def test_what_the_guest_says_is_logged_whoever_listens(embed: OpenDriver, 
         machine = await driver.create_xml(tiny.xml(tmp_path))
         await tiny.tell(tmp_path, b"x")
         log = machine.evidence().console_logs["serial0"]
-        await machine.destroy()
+        await machine.destroy(DomainDestroyFlagsValues.GRACEFUL)  # QEMU writes to the socket first, then to the log
         assert machine.evidence().console_logs == {"serial0": log}
         assert log.is_relative_to(driver.root.path)
         assert log.read_bytes() == tiny.GREETING + b"x"

@@ -20,7 +20,15 @@ from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
 from pytest_embedvm.constants import DomainCreateFlags, DomainXMLFlags
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.uri import make_uri
-from pytest_embedvm.errors import EmbedError, NoDomain, OperationFailed, OperationInvalid, SystemFailure, XMLError
+from pytest_embedvm.errors import (
+    EmbedError,
+    InternalError,
+    NoDomain,
+    OperationFailed,
+    OperationInvalid,
+    SystemFailure,
+    XMLError,
+)
 from tests.driver import tiny
 from tests.driver.conftest import Events, OpenDriver, state
 from tests.driver.test_descriptors import open_descriptors
@@ -112,7 +120,8 @@ async def test_a_start_that_is_under_way_ends_with_the_last_close(embed: OpenDri
         starting = asyncio.create_task(machine.create())
         await asyncio.sleep(0)
         assert machine.starting
-    await starting
+    with pytest.raises(InternalError, match="process exited while connecting to monitor"):
+        await starting
     assert not machine.active
     assert not driver.root.pid_file.exists()
 

@@ -6,9 +6,18 @@ import pytest
 
 from pytest_embedvm.constants import DomainMetadataType as Kind
 from pytest_embedvm.constants import DomainModificationImpact as Impact
+from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import metadata
-from pytest_embedvm.errors import EmbedError, InvalidArgument, InvalidCall, NoMetadata, OperationInvalid, XMLSyntaxError
+from pytest_embedvm.errors import (
+    EmbedError,
+    InvalidArgument,
+    InvalidCall,
+    NoMetadata,
+    OperationInvalid,
+    XMLError,
+    XMLSyntaxError,
+)
 from tests.driver import tiny
 from tests.driver.conftest import Events, OpenDriver
 
@@ -89,3 +98,21 @@ async def test_a_transient_domain_has_no_config(embed: OpenDriver, tmp_path: Pat
         with pytest.raises(EmbedError) as caught:
             await machine.set_metadata(Kind.TITLE, "x", None, None, Impact.CONFIG)
         assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "key", "uri"),
+    [
+        (Kind.DESCRIPTION, "bell\x07", None, None),
+        (Kind.TITLE, "\ufffe", None, None),
+        (Kind.ELEMENT, "<a/>", "", "urn:x"),
+        (Kind.ELEMENT, "<a/>", "a:b", "urn:x"),
+        (Kind.ELEMENT, "<a/>", "k", "{0}"),
+    ],
+)
+def test_what_no_xml_can_hold_is_refused_at_once(kind: int, text: str, key: str | None, uri: str | None) -> None:
+    domain = definition.parse("<domain type='qemu'><name>a</name></domain>")
+    before = definition.format(domain)
+    with pytest.raises(XMLError):
+        metadata.put(domain, kind, text, key, uri)
+    assert definition.format(domain) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeAlias
 
@@ -9,6 +10,8 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import XMLError
 from pytest_embedvm.xml.mapping import At, Variants
 from pytest_embedvm.xml.scalars import OnOff, Scalar, Where, Whole
+
+_USB_PORT: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
 
 
 class _PciNumber(Scalar[int]):
@@ -64,12 +67,25 @@ class VirtioSerialAddress:
     port: int | None = None
 
 
+class _UsbPort(Scalar[str]):
+    """Up to four numbers: ports of hubs behind each other."""
+
+    def read(self, text: str, where: Where) -> str:
+        # libvirt: virDomainDeviceUSBAddressParsePort
+        if text and not _USB_PORT.fullmatch(text):
+            raise XMLError("Cannot parse <address> 'port' attribute", origin=ErrorDomain.DOMAIN)
+        return text
+
+    def write(self, value: str) -> str:
+        return value
+
+
 @dataclass(kw_only=True)
 class UsbAddress:
     """A port of a USB controller: `1`, or `1.2` behind a hub."""
 
     bus: int = 0
-    port: str | None = None
+    port: Annotated[str | None, _UsbPort()] = None
 
 
 @dataclass(kw_only=True)

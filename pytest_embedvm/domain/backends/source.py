@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
@@ -77,6 +77,8 @@ class BackingStore:
     format: Annotated[str | None, At("format/@type"), Format()] = None
     source: Source | None = None
     below: Annotated[BackingStore | None, At("backingStore")] = None
+    #: Whether an image's header said so, and not the domain's XML.
+    detected: bool = field(default=False, metadata={"xml": False})
 
     def check(self) -> None:
         """Refuse a link of the chain that says only half of what it is.

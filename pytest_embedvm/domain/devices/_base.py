@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
-from pytest_embedvm.domain.backends.source import NeededFile
+from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, Json, Part
@@ -223,6 +223,16 @@ class Device:
     def without_medium(self) -> Device | None:
         """What is left of it when its medium is not there and the domain is to start all the same; None for nothing."""
         return self
+
+    def has_node(self, name: str) -> bool:
+        """Whether QEMU's block node NAME is one of its own."""
+        return False
+
+    def learn_backing(self, below: BackingStore) -> None:
+        """The last image of its chain stands on BELOW, as its header says."""
+
+    def number_nodes(self, devices: list[Device]) -> None:
+        """Number its block nodes, among those of DEVICES."""
 
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""

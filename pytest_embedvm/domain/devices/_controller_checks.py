@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
@@ -12,6 +12,8 @@ from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
 if TYPE_CHECKING:
     from pytest_embedvm.domain.devices.controller import Controller
 
+HIGHEST_PCI_INDEX: Final = 255
+
 
 def check_controller(controller: Controller, context: Context) -> None:
     """Return if this machine can have CONTROLLER.
@@ -20,6 +22,7 @@ def check_controller(controller: Controller, context: Context) -> None:
     :raise XMLError: when a PCI root is where none can be.
     :raise InternalError: where libvirt has no better word for it.
     """
+    _check_index(controller)
     _check_model(controller)
     if controller.type == "pci":
         _check_pci(controller, context)
@@ -29,6 +32,15 @@ def check_controller(controller: Controller, context: Context) -> None:
         raise InternalError("Only 1 fdc controller is supported", origin=ErrorDomain.QEMU)
     elif controller.type == "usb":
         _check_usb(controller)
+
+
+def _check_index(controller: Controller) -> None:
+    # libvirt: virDomainControllerDefValidate
+    if controller.type == "pci" and controller.index > HIGHEST_PCI_INDEX:
+        raise XMLError(
+            f"PCI controller index {controller.index} too high, maximum is {HIGHEST_PCI_INDEX}",
+            origin=ErrorDomain.DOMAIN,
+        )
 
 
 def _check_model(controller: Controller) -> None:

@@ -209,7 +209,10 @@ class Disk(Device):
 
     def settle(self, context: Context) -> None:
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
-        disks = [disk for disk in context.domain.devices.all if isinstance(disk, Disk)]
+        self.number_nodes(context.domain.devices.all)
+
+    def number_nodes(self, devices: list[Device]) -> None:
+        disks = [disk for disk in devices if isinstance(disk, Disk)]
         after = disks[next(i for i, disk in enumerate(disks) if disk is self) + 1 :]
         number = 1 + sum(disk._length() for disk in after)
         if self.source:
@@ -221,8 +224,23 @@ class Disk(Device):
     def forget_live(self) -> None:
         if self.source:
             self.source.index = None
+        if self.backing and self.backing.detected:
+            self.backing = None
         for link in self._links():
             link.index = None
+            if link.below and link.below.detected:
+                link.below = None
+
+    def has_node(self, name: str) -> bool:
+        nodes = ((image.storage_node, image.format_node) for image in self._chain().images)
+        return self.source is not None and any(name in pair for pair in nodes)
+
+    def learn_backing(self, below: BackingStore) -> None:
+        last = next(reversed(list(self._links())), None)
+        if last is None:
+            self.backing = below
+        else:
+            last.below = below
 
     def _links(self) -> Iterator[BackingStore]:
         return (link for link in links(self.backing) if link.type is not None)

@@ -107,6 +107,8 @@ class Graphics(Device):
             self.own_socket = True
 
     def forget_live(self) -> None:
+        if self.autoport:
+            self.port = -1
         if self.own_socket:
             self.socket = self.first_listen.socket = None
 

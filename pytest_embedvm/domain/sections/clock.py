@@ -22,7 +22,7 @@ class _Adjustment(Scalar[int]):
     """Seconds, or `reset` for none."""
 
     def read(self, text: str, where: Where) -> int:
-        return 0 if text == "reset" else Whole(signed=True).read(text, where)
+        return 0 if text == "reset" else Whole(signed=True, bits=63).read(text, where)
 
     def write(self, value: int) -> str:
         return str(value)
@@ -52,7 +52,7 @@ class Clock(Section):
     adjustment: Annotated[int | None, _Adjustment()] = None  # seconds
     basis: Literal["utc", "localtime"] | None = None
     timezone: str | None = None
-    start: int | None = None  # seconds since the epoch
+    start: Annotated[int | None, Whole(bits=63)] = None  # seconds since the epoch
     timers: Annotated[list[Timer], At("timer")] = field(default_factory=list)
 
     def complete(self, context: Context) -> None:
