@@ -76,11 +76,19 @@ def _machine(context: Context) -> Iterator[Part]:
     if machine.default_ram_id:
         props["memory-backend"] = machine.default_ram_id
     yield KeyvalPart("-machine", machine.name, props)
-    yield option("-accel", "kvm" if domain.type == "kvm" else "tcg")
+    yield _accelerator(context)
     cpu_props = {name: value for s in domain.sections for name, value in s.cpu_props(context).items()}
     for device in domain.devices.all:
         cpu_props |= device.cpu_props(context)
     yield (domain.cpu or Cpu()).part(cpu_props)
+
+
+def _accelerator(context: Context) -> Part:
+    if context.domain.type == "kvm":
+        return option("-accel", "kvm")
+    # Before 8.2 a vCPU's memory map may change under another vCPU's feet, which aborts QEMU (qemu issue 1866).
+    races = context.domain.vcpu.maximum > 1 and context.capabilities.version < (8, 2, 0)
+    return KeyvalPart("-accel", "tcg", {"thread": "single"} if races else {})
 
 
 def _memory(context: Context) -> Iterator[Part]:

@@ -64,7 +64,7 @@ class Machine:
         self.owner: object | None = None
         self.job = Job()
         #: A QEMU that is being started and does not answer yet.
-        self.spawned: Process | None = None
+        self._spawned: Process | None = None
         #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
         self._redefined = persistent
         self._running: Running | None = None
@@ -163,7 +163,7 @@ class Machine:
                     failed.ended.set()  # a destroy may wait for it
                 raise
             finally:
-                self.spawned = None
+                self._spawned = None
             if flags & DomainCreateFlags.START_AUTODESTROY:
                 self.owner = self._driver if owner is None else owner
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
@@ -182,7 +182,7 @@ class Machine:
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
-        self._last = running
+        self._last, self._spawned = running, running.process
 
     def started(self, running: Running) -> None:
         """QEMU answers; from here on its events count."""
@@ -217,7 +217,7 @@ class Machine:
 
     async def _end_start(self) -> bool:
         """End a start that is under way; whether that ended it, so that nothing is left to be destroyed."""
-        spawned = self.spawned
+        spawned = self._spawned
         if spawned:
             spawned.send_signal(signal.SIGKILL)
         async with self.job.hold("destroy"):

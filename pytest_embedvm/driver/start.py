@@ -74,7 +74,6 @@ def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.A
             inherited = (theirs.fileno(), *numbers.values())
             process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
     stack.push_async_callback(process.kill)
-    machine.spawned = process
     return Running(
         id=domain_id,
         log=log,
