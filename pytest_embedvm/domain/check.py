@@ -38,7 +38,7 @@ def _check_type(context: Context) -> None:
             f"Emulator '{domain.devices.emulator}' does not support virt type '{domain.type}'",
             origin=ErrorDomain.QEMU,
         )
-    refused = context.host.kvm_refused() if domain.type == "kvm" else None
+    refused = context.host.kvm_refused(domain.devices.emulator or "") if domain.type == "kvm" else None
     if refused:
         raise ConfigUnsupported(
             f"Emulator '{domain.devices.emulator}' does not support virt type 'kvm': {refused}",
