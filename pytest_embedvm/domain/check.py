@@ -61,7 +61,7 @@ def _check_address(device: Device) -> None:
 
 
 def _check_words(domain: Domain) -> None:
-    # libvirt: virDomainDefPostParseCommon, virDomainDefParseXML
+    # libvirt: virDomainDefPostParseCheck, virXMLCheckIllegalChars; virDomainDefPostParseCommon, virDomainDefParseXML
     if "/" in domain.name:
         raise XMLError(f"name {domain.name} cannot contain '/'", origin=ErrorDomain.DOMAIN)
     if domain.title and "\n" in domain.title:
