@@ -177,13 +177,6 @@ class NoMetadata(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
-class NoDevice(EmbedError):
-    """The device to change is not there."""
-
-    code = ErrorNumber.DEVICE_MISSING
-    sentence = "device not found: {}"
-
-
 class NoSupport(EmbedError):
     """A name of libvirt's that this driver does not implement; the detail is the C function."""
 

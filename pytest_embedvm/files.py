@@ -16,9 +16,11 @@ def make_private_directory(path: Path) -> Path:
     :raise OSError: when it cannot be made, or is no directory.
     """
     # Not parents=True: it makes those above with the default mode.
-    for missing in reversed([above for above in (path, *path.parents) if not above.exists()]):
-        missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
-    path.mkdir(exist_ok=True)
+    try:
+        path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    except FileNotFoundError:
+        make_private_directory(path.parent)
+        path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
     return path
 
 

@@ -9,7 +9,6 @@ from pytest_embedvm.errors import InvalidArgument, NumericalOverflow
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-GIB: Final = 1024 * MIB
 
 #: The most bytes a size may have. libvirt: virMemoryMaxValue
 MOST_BYTES: Final = (1 << 63) - 1

@@ -86,7 +86,7 @@ def _machine(context: Context) -> Iterator[Part]:
 def _accelerator(context: Context) -> Part:
     if context.domain.type == "kvm":
         return option("-accel", "kvm")
-    # Before 8.2 a vCPU's memory map may change under another vCPU's feet, which aborts QEMU (qemu issue 1866).
+    # Seen with QEMU 7.2: now and then one vCPU changes the memory map under another, and an assertion ends QEMU.
     races = context.domain.vcpu.maximum > 1 and context.capabilities.version < (8, 2, 0)
     return KeyvalPart("-accel", "tcg", {"thread": "single"} if races else {})
 

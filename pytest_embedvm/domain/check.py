@@ -38,7 +38,7 @@ def _check_type(context: Context) -> None:
             f"Emulator '{domain.devices.emulator}' does not support virt type '{domain.type}'",
             origin=ErrorDomain.QEMU,
         )
-    refused = context.host.kvm_refused() if domain.type == "kvm" else None
+    refused = context.host.kvm_refused(domain.devices.emulator or "") if domain.type == "kvm" else None
     if refused:
         raise ConfigUnsupported(
             f"Emulator '{domain.devices.emulator}' does not support virt type 'kvm': {refused}",
@@ -61,7 +61,7 @@ def _check_address(device: Device) -> None:
 
 
 def _check_words(domain: Domain) -> None:
-    # libvirt: virDomainDefPostParseCommon, virDomainDefParseXML
+    # libvirt: virDomainDefPostParseCheck, virXMLCheckIllegalChars; virDomainDefPostParseCommon, virDomainDefParseXML
     if "/" in domain.name:
         raise XMLError(f"name {domain.name} cannot contain '/'", origin=ErrorDomain.DOMAIN)
     if domain.title and "\n" in domain.title:

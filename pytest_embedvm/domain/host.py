@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 from pytest_embedvm.qemu.capabilities import Capabilities
 
 #: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device,
-#: a UEFI variable store, a VNC server's socket, a TPM's state.
-FileKind = Literal["channel", "console-log", "nvram", "vnc", "tpm"]
+#: a UEFI variable store, a VNC server's socket.
+FileKind = Literal["channel", "console-log", "nvram", "vnc"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,8 @@ class Host(Protocol):
         :raise SystemFailure: when it is not there or does not run.
         """
 
-    def kvm_refused(self) -> str | None:
-        """None where `<domain type='kvm'>` can be given; else why not, in one sentence."""
-
-    def cpu_host_usable(self) -> bool:
-        """Whether QEMU starts here with KVM and `-cpu host`."""
+    def kvm_refused(self, emulator: str) -> str | None:
+        """None where EMULATOR can be given `<domain type='kvm'>`; else why not, in one sentence."""
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         """Where the file of this KIND that belongs to ITEM of DOMAIN lies; always under the root."""

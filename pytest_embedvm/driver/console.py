@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import tty
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from pytest_embedvm.errors import SystemFailure
 
 #: How much the guest may write ahead of a reader before it has to wait.
 BUFFER_BYTES: Final = 1024 * 1024
+#: How long a guest that does not read may keep a console open that is being closed.
+FLUSH_TIMEOUT_S: Final = 1.0
 
 
 class ConsoleLink:
@@ -33,6 +34,7 @@ class ConsoleLink:
         self._source = source
         self._on_close = on_close
         self._closed = False
+        self._cut = False
 
     @classmethod
     async def open_unix(cls, path: Path, on_close: Callable[[], object]) -> ConsoleLink:
@@ -85,15 +87,25 @@ class ConsoleLink:
             await self._writer.drain()
         except OSError as error:
             raise SystemFailure(f"cannot write to stream: {error.strerror}") from error
+        if self._cut:
+            raise SystemFailure("cannot write to stream: Broken pipe")
         return len(data)
 
     async def close(self) -> None:
-        """Hang up; a reader that waits gets b"". A second call does nothing."""
+        """Hang up; a reader that waits gets b"", and what the guest does not read in time is lost.
+
+        A second call does nothing.
+        """
         if self._closed:
             return
         self._closed = True
         self._on_close()
         self._source.close()  # which ends what the reader waits for
         self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        try:
+            await asyncio.wait_for(self._writer.wait_closed(), FLUSH_TIMEOUT_S)
+        except TimeoutError:
+            self._cut = True
+            self._writer.transport.abort()
+        except OSError:
+            pass  # the other end was first

@@ -106,14 +106,16 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 def connect_unix(path: Path) -> socket.socket:
-    """A stream socket connected to the listener at PATH, blocking; connecting to a listener never waits.
+    """A stream socket connected to the listener at PATH, blocking.
 
-    :raise SystemFailure: when nobody listens there.
+    :raise SystemFailure: when nobody listens there, or too many wait there already.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        sock.setblocking(False)  # a listener whose backlog is full must not stop the loop
         with _short(path) as address:
             sock.connect(address)
+        sock.setblocking(True)
     except (OSError, ValueError) as error:
         sock.close()
         # libvirt: virNetSocketNewConnectUNIX

@@ -27,7 +27,6 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "console-log": (("log", "qemu", "console"), ".log"),
     "nvram": (("lib", "qemu", "nvram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),
-    "tpm": (("lib", "swtpm"), ""),
 }
 
 
@@ -63,13 +62,9 @@ class EmbedHost:
         except KeyError:
             raise InternalError(f"emulator '{emulator}' was not asked for its capabilities") from None
 
-    def kvm_refused(self) -> str | None:
-        for known in self._probed.values():
-            return None if known.accelerator.name == "kvm" else known.accelerator.reason
-        return "no emulator was asked yet"
-
-    def cpu_host_usable(self) -> bool:
-        return any(known.accelerator.cpu_host_usable for known in self._probed.values())
+    def kvm_refused(self, emulator: str) -> str | None:
+        accelerator = self._known(emulator).accelerator
+        return None if accelerator.name == "kvm" else accelerator.reason
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         above, suffix = _PLACES[kind]

@@ -142,7 +142,7 @@ class Machine:
 
     # Start and end
 
-    async def create(self, flags: int = 0, owner: object | None = None, domain: Domain | None = None) -> None:
+    async def create(self, flags: int = 0, owner: object | None = None, domain: Completed | None = None) -> None:
         """Start it, and return when its QEMU runs (or is paused, with START_PAUSED).
 
         :param owner: with START_AUTODESTROY: the connection whose end ends it; None: the last one's.
@@ -155,7 +155,9 @@ class Machine:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
             try:
-                await self._start(domain or self.definition, flags, wait=wait)
+                # What was completed a moment ago is not completed again: that would find the same, and takes longer.
+                live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
+                await self._start(live, flags, wait=wait)
             except BaseException:
                 failed = self._running
                 self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -171,8 +173,7 @@ class Machine:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
 
-    async def _start(self, domain: Domain, flags: int, *, wait: bool) -> None:
-        live = await self._driver.complete(domain)
+    async def _start(self, live: Completed, flags: int, *, wait: bool) -> None:
         media.check(live)
         live.id = self._driver.registry.next_id()
         self._driver.host.make_places(live.name)

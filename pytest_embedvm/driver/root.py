@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,9 +15,8 @@ from urllib.parse import quote
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
 
-#: What the driver may create below a root, and what `purge` removes: TOPS/OWNERS.
-TOPS: Final = ("cache", "etc", "lib", "log", "run")
-OWNERS: Final = ("qemu", "swtpm")
+#: What the driver may create below a root, and what `purge` removes: TOPS/qemu.
+TOPS: Final = ("etc", "lib", "log", "run")
 FILE_NAME_BYTES: Final = 200
 
 
@@ -149,9 +147,9 @@ class Root:
             return
         self.acquire()
         try:
-            for top, owner in itertools.product(TOPS, OWNERS):
+            for top in TOPS:
                 if not (self.path / top).is_symlink():
-                    shutil.rmtree(self.path / top / owner, ignore_errors=True)
+                    shutil.rmtree(self.path / top / "qemu", ignore_errors=True)
         finally:
             self.release()
         for directory in (*(self.path / top for top in TOPS), self.path):

@@ -58,7 +58,7 @@ def _opened(agent: Agent, path: str, mode: str, deadline: Deadline) -> Iterator[
     file = _File(agent, path, mode, deadline)
     try:
         yield file
-    except GuestFileError:
+    except (GuestFileError, OSError):
         file.close()
         raise
     file.close()

@@ -156,7 +156,7 @@ class Agent:
             await asyncio.gather(reading, closing, return_exceptions=True)
 
     async def close(self) -> None:
-        """Hang up; whether the other end did so first makes no difference."""
-        self._writer.close()
+        """Hang up; whether the other end did so first, or reads what was sent last, makes no difference."""
+        self._writer.transport.abort()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()

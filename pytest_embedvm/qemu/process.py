@@ -86,7 +86,12 @@ class Process:
             )
         except OSError as error:
             raise SystemFailure(f"cannot execute binary {argv[0]}: {error.strerror}") from error
-        return cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
+        try:
+            return cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
+        except OSError as error:  # no descriptor is left to watch it with
+            popen.kill()
+            popen.wait()
+            raise SystemFailure(f"cannot watch process {popen.pid} of {argv[0]}: {error.strerror}") from error
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainConsoleFlags, DomainDestroyFlagsValues
-from pytest_embedvm.driver.console import ConsoleLink
+from pytest_embedvm.driver import console
+from pytest_embedvm.driver.console import BUFFER_BYTES, ConsoleLink
 from pytest_embedvm.driver.descriptors import listen_unix
 from pytest_embedvm.errors import InternalError, OperationFailed, SystemFailure
 from tests.driver import tiny
@@ -46,6 +47,22 @@ async def test_a_socket(tmp_path: Path) -> None:
     assert closed == ["closed"]
     with pytest.raises(SystemFailure, match="Broken pipe"):
         await link.write(b"x")
+
+
+async def test_who_does_not_read_keeps_no_console_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "FLUSH_TIMEOUT_S", 0.01)
+    _, on_close = counter()
+    with listen_unix(tmp_path / "s") as listener:
+        link = await ConsoleLink.open_unix(tmp_path / "s", on_close)
+        peer, _ = listener.accept()
+        with peer:
+            writing = asyncio.create_task(link.write(bytes(8 * BUFFER_BYTES)))
+            await asyncio.sleep(0)
+            assert not writing.done()
+            async with asyncio.timeout(10):
+                await link.close()
+                with pytest.raises(SystemFailure, match="cannot write to stream"):
+                    await writing
 
 
 async def test_a_terminal_passes_every_byte() -> None:

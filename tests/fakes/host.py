@@ -24,9 +24,8 @@ def capabilities() -> Capabilities:
 class FakeHost:
     """Everything `domain/` asks of a host, answered the same way each time."""
 
-    def __init__(self, *, kvm_refused: str | None = "the fake host has none", cpu_host_usable: bool = False) -> None:
+    def __init__(self, *, kvm_refused: str | None = "the fake host has none") -> None:
         self._kvm_refused = kvm_refused
-        self._cpu_host_usable = cpu_host_usable
         self._macs = itertools.count(1)
         self._uuids = itertools.count(1)
 
@@ -38,11 +37,8 @@ class FakeHost:
     def capabilities(self, emulator: str) -> Capabilities:
         return capabilities()
 
-    def kvm_refused(self) -> str | None:
+    def kvm_refused(self, emulator: str) -> str | None:
         return self._kvm_refused
-
-    def cpu_host_usable(self) -> bool:
-        return self._cpu_host_usable
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         return f"/R/{kind}/{domain}/{item}"

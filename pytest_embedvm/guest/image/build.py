@@ -8,14 +8,15 @@ import os
 import shutil
 import tempfile
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from pytest_embedvm.errors import OperationUnsupported
-from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.errors import OperationTimeout, OperationUnsupported
+from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
 from pytest_embedvm.guest.image.assemble import assemble, scripts
 from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_variables
 from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, write_manifest
@@ -52,6 +53,7 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
 
     :raise OperationUnsupported: when the host has no kernel, busybox or guest agent and none can be fetched; or
         the kernel's modules cannot be read.
+    :raise OperationTimeout: when another process has been building for 600 s.
     """
     cache_dir = cache_dir.absolute()
     kernel, modules = kernel_variables(kernel, modules)
@@ -60,9 +62,24 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
     if image is not None:
         return image
     cache_dir = _writable(cache_dir)
-    with FileLock(cache_dir / "guest.lock", timeout=LOCK_TIMEOUT_S):
+    with _locked(cache_dir / "guest.lock"):
         image = read_manifest(cache_dir, name)
         return image if image is not None else _build(cache_dir, name, kernel, modules)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=PRIVATE_FILE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OperationTimeout(
+            f"another process has been building the guest for {LOCK_TIMEOUT_S:g} s; it holds {path}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _request(*asked: Path | None) -> str:

@@ -95,7 +95,11 @@ def _by_tool(data: bytes, tool: str, package: str, *options: str) -> bytes:
         raise Undecodable(
             f"it is compressed with {tool}: install the Python package {package!r} or the command {tool!r}"
         )
-    done = subprocess.run([path, "-dc", *options], input=data, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False)
+    command = [path, "-dc", *options]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Undecodable(f"{tool} -dc did not end within {TOOL_TIMEOUT_S:g} s") from error
     if not done.stdout:
         raise Undecodable(f"{tool} -dc: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

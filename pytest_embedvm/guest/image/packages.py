@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.errors import OperationUnsupported
+from pytest_embedvm.files import make_private_directory
 
 QUERY_TIMEOUT_S: Final = 30.0
 DOWNLOAD_TIMEOUT_S: Final = 600.0
@@ -30,7 +31,7 @@ def fetch(package: str, into: Path, *, libraries: bool = False) -> Path:
     for tool in ("apt-get", "apt-cache", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise OperationUnsupported(f"cannot fetch the package {package}: this host has no {tool}")
-    into.mkdir(parents=True, exist_ok=True)
+    make_private_directory(into)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=into) as temporary:
         root = Path(temporary) / "root"
         names = _with_dependencies(package) if libraries else [_concrete(package)]
