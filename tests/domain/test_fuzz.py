@@ -43,7 +43,7 @@ def damaged(chance: random.Random, text: str) -> str:
 
 def digest(text: str) -> None:
     """All that is done with a domain's text short of starting it."""
-    host = FakeHost(kvm_refused=None, cpu_host_usable=True)
+    host = FakeHost(kvm_refused=None)
     try:
         domain = complete.complete(definition.parse(text), host)
     except EmbedError:
