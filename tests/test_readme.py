@@ -106,9 +106,16 @@ def files_of(room: str) -> set[str]:
             inside = name
         elif (PROJECT / "pytest_embedvm" / above / inside / name).exists():
             found.add(f"{above}{inside}{name}")
-        elif not (PROJECT / name).exists():
+        elif not (PROJECT / name).exists():  # else it is one of the project's, such as a script
             found.add(f"{above}{name}")
     return found
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.split("`")[1])
+def test_every_file_of_a_room_is_in_the_architecture(room: str) -> None:
+    above = re.findall(r"`(\w+/)`", room)[0]
+    there = {path.name for path in (PROJECT / "pytest_embedvm" / above).glob("*.py")} - {"__init__.py"}
+    assert {name for name in there if f"{above}{name}" not in files_of(room)} == set()
 
 
 def test_every_file_in_the_architecture_is_there() -> None:
