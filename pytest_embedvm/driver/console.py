@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import termios
 import tty
 from collections.abc import Callable
 from functools import partial
@@ -57,7 +58,11 @@ class ConsoleLink:
             descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise SystemFailure(f"unable to open tty {path}: {error.strerror}") from error
-        tty.setraw(descriptor)
+        try:
+            tty.setraw(descriptor)
+        except termios.error as error:
+            os.close(descriptor)
+            raise SystemFailure(f"unable to set up tty {path}: {error.args[-1]}") from error
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=BUFFER_BYTES)
         writing = asyncio.StreamReaderProtocol(asyncio.StreamReader())  # for its flow control; it reads nothing

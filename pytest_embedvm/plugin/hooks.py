@@ -10,15 +10,18 @@ from typing import Final
 import pytest
 
 from pytest_embedvm.plugin import markers
-from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON, Settings, add_options
+from pytest_embedvm.plugin.settings import (
+    ACCEL_VARIABLE,
+    CACHE_VARIABLE,
+    SETTINGS,
+    SKIP_REASON,
+    Settings,
+    add_options,
+)
 
 FIXTURES: Final = "pytest_embedvm.plugin.fixtures"
 
 pytest_plugins: Final = [FIXTURES]
-
-#: How the driver is told, here and in what the tests start.
-CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
-ACCEL_VARIABLE: Final = "EMBEDVM_ACCEL"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal, cast, get_args
 
 import pytest
 
 Accel = Literal["auto", "kvm", "tcg"]
+
+#: How the driver is told, here and in what the tests start.
+CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
+ACCEL_VARIABLE: Final = "EMBEDVM_ACCEL"
 
 SETTINGS: Final = pytest.StashKey["Settings"]()
 
@@ -36,7 +41,7 @@ class Settings:
         output = config.getoption("embedvm_output")
         return cls(
             enabled=bool(config.getoption("embedvm") or config.getini("embedvm")),
-            accel=cast("Accel", config.getoption("embedvm_accel")),
+            accel=_accel(config.getoption("embedvm_accel")),
             require_kvm=bool(config.getoption("embedvm_require_kvm")),
             cache_dir=Path(cache_dir).absolute() if cache_dir else None,
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
@@ -45,15 +50,23 @@ class Settings:
         )
 
 
+def _accel(word: str) -> Accel:
+    for known in get_args(Accel):
+        if word == known:  # argparse checks what is typed, and not what the environment says
+            return cast("Accel", known)
+    raise pytest.UsageError(f"{ACCEL_VARIABLE}={word}: it may be {', '.join(get_args(Accel))}")
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare the options and the ini value."""
     group = parser.getgroup("embedvm", "real virtual machines from a private root (pytest-embedvm)")
     group.addoption("--embedvm", action="store_true", help="run the tests that use virtual machines")
     group.addoption(
         "--embedvm-accel",
-        choices=("auto", "kvm", "tcg"),
-        default="auto",
-        help="what runs guest code; auto takes KVM only where it was measured to be faster than TCG (default: auto)",
+        choices=get_args(Accel),
+        default=os.environ.get(ACCEL_VARIABLE, "auto"),
+        help="what runs guest code; auto takes KVM only where it was measured to be faster than TCG "
+        f"(default: {ACCEL_VARIABLE}, or auto)",
     )
     group.addoption(
         "--embedvm-require-kvm",

@@ -146,3 +146,14 @@ def test_a_console_is_shown_live(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--embedvm", "--embedvm-show-console")
     result.assert_outcomes(errors=1)
     result.stdout.re_match_lines([r"-+ Captured stdout setup -+", r"web\| .*Linux version", r"web\| .*Kernel panic"])
+
+
+def test_the_environments_accelerator_is_the_options_default(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDVM_ACCEL", "tcg")
+    pytester.runpytest("--embedvm").stdout.re_match_lines([r"embedvm: QEMU .*, TCG: "])
+    monkeypatch.setenv("EMBEDVM_ACCEL", "warp")
+    result = pytester.runpytest("--embedvm")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*EMBEDVM_ACCEL=warp: it may be auto, kvm, tcg"])
