@@ -192,7 +192,9 @@ class VM:
         :raise GuestStopped: as soon as the guest is dead.
         :raise AgentError: when the domain has no channel for an agent.
         """
-        self._agent.wait_ready(Deadline(timeout))
+        deadline = Deadline(timeout)
+        self._watch.catch_up()
+        self._agent.wait_ready(deadline)
 
     def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Ask the guest to power off, and return once the machine has ended; at once when it had already.

@@ -22,6 +22,7 @@ FIRST_PAUSE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.1
 PAUSE_GROWTH: Final = 1.5
 #: Between QEMU's end, which a call may notice first, and the event that tells why it ended.
+RESET_TIMEOUT_S: Final = 2.0
 REASON_TIMEOUT_S: Final = 1.0
 
 POWERED_OFF: Final = "powered off"
@@ -216,6 +217,12 @@ class Watch:
             reason = self.dead() or ("was reset" if self.resets != resets else None)
         if reason is not None:
             raise self.gone(awaited, reason)
+
+    def catch_up(self) -> None:
+        """After a panic: who asks whether the guest answers may have reset it, and the event may still be on its way."""
+        with self.changed:
+            if self.stopped is None:
+                self.changed.wait_for(lambda: self.dead() is None or self.stopped is not None, RESET_TIMEOUT_S)
 
     def reason_of_end(self) -> str | None:
         """Why the guest ended, if it did; for a call that failed and may have noticed before the event came."""

@@ -35,8 +35,8 @@ __tracebackhide__ = True
 #: The directory of `embedvm_root` under `tmp_path`; further ones have a number behind it.
 ROOT: Final = "embedvm"
 
-#: The start of the command line of a kernel that the user brings.
-OWN_CMDLINE: Final = "console=ttyS0"
+#: The start of the command line of a kernel that the user brings; a busy host fails the kernel's check of its timer.
+OWN_CMDLINE: Final = "console=ttyS0 no_timer_check"
 
 
 class _System(NamedTuple):

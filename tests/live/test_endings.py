@@ -84,8 +84,8 @@ def test_an_interrupted_start_leaves_nothing(connect: Open, seed: int) -> None:
     before = descriptors(), qemus()
     moment = random.Random(seed).uniform(0, 0.05)
     timer = threading.Timer(moment, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-    timer.start()
     try:
+        timer.start()
         connection.createXML(xml(), PAUSED)
         threading.Event().wait(10)
     except KeyboardInterrupt:

@@ -159,7 +159,7 @@ def test_machines_of_every_make_below_any_path(pytester: pytest.Pytester) -> Non
             right = vm_factory(name="left", image=DISKS["qcow2"], connection=embedvm_conn_factory(), **SYSTEM)
             for vm in (left, right):
                 assert vm.name == "left"
-                assert vm.run("cat /proc/cmdline").text.split() == ["console=ttyS0", "of=the-marker"]
+                assert vm.run("cat /proc/cmdline").text.split() == ["console=ttyS0", "no_timer_check", "of=the-marker"]
                 check_disk(vm)
             assert left.connection is embedvm_conn or left.connection.getURI() == embedvm_conn.getURI()
             assert right.connection.getURI() != embedvm_conn.getURI()
