@@ -219,7 +219,7 @@ class Watch:
             raise self.gone(awaited, reason)
 
     def catch_up(self) -> None:
-        """After a panic: who asks whether the guest answers may have reset it, and the event may still be on its way."""
+        """After a panic: whoever asks for an answer may have reset the guest; the event may be on its way."""
         with self.changed:
             if self.stopped is None:
                 self.changed.wait_for(lambda: self.dead() is None or self.stopped is not None, RESET_TIMEOUT_S)
