@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 #: The kernel's last words. It prints them once its report is complete, and only if it then stays as it is.
-_DEAD: Final = re.compile(r"---\[ end Kernel panic[^\n]*")
+_DEAD: Final = re.compile(r"---\[ end Kernel panic[^\n]*\]---")
 
 
 class Transcript:

@@ -46,3 +46,11 @@ def test_a_reset_leaves_the_panic_behind() -> None:
     assert transcript.panic() is None
     transcript.feed(PANIC)
     assert transcript.panic() is not None
+
+
+def test_half_of_the_last_words_is_not_their_end() -> None:
+    transcript = Transcript()
+    transcript.feed(PANIC[:35])
+    assert transcript.panic() is None
+    transcript.feed(PANIC[35:])
+    assert transcript.panic() == "Kernel panic - not syncing: sysrq triggered crash"

@@ -142,10 +142,11 @@ class TestTimeout:
             from pathlib import Path
             import pytest
 
-            @pytest.mark.timeout(0.7)
+            @pytest.mark.timeout(10)
+            @pytest.mark.embedvm(cmdline="rdinit=/bin/sh", timeout=600)  # it never answers
             def test_boots(vm): pass
 
-            @pytest.mark.timeout(2, func_only=True)
+            @pytest.mark.timeout(3, func_only=True)
             def test_runs(vm):
                 vm.run("sleep 600", timeout=600)
 
@@ -172,7 +173,7 @@ class TestTimeout:
                 threading.Event().wait()
             """
         )
-        with started(pytester, "--timeout=3", "--timeout-method=thread") as child:
+        with started(pytester, "--timeout=15", "--timeout-method=thread") as child:
             read_until(line_of(child.stdout), "it runs")
             descriptors = [os.pidfd_open(pid) for pid in qemus(pytester)]
             assert len(descriptors) == 1
