@@ -37,8 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if settings.cache_dir:
         _set_variable(config, CACHE_VARIABLE, str(settings.cache_dir))
-    if settings.accel != "auto":
-        _set_variable(config, ACCEL_VARIABLE, settings.accel)
+    _set_variable(config, ACCEL_VARIABLE, settings.accel)
     if not _is_worker(config):
         _prepare_output(settings.output)
 

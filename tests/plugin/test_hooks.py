@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -107,8 +108,6 @@ def test_it_can_be_left_out(pytester: pytest.Pytester) -> None:
 
 def test_the_cache_directory_is_given_on_and_forgotten(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import os\ndef test_it(): assert os.environ['EMBEDVM_CACHE_DIR'].endswith('/my cache')")
-    import os
-
     before = os.environ.get("EMBEDVM_CACHE_DIR")
     pytester.runpytest_inprocess("--embedvm", "--embedvm-cache-dir", "my cache").assert_outcomes(passed=1)
     assert os.environ.get("EMBEDVM_CACHE_DIR") == before
@@ -157,3 +156,12 @@ def test_the_environments_accelerator_is_the_options_default(
     result = pytester.runpytest("--embedvm")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*EMBEDVM_ACCEL=warp: it may be auto, kvm, tcg"])
+
+
+def test_the_option_wins_over_the_environment_for_the_driver_too(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDVM_ACCEL", "tcg")
+    pytester.makepyfile("import os\ndef test_it(): assert os.environ['EMBEDVM_ACCEL'] == 'auto'")
+    pytester.runpytest("--embedvm", "--embedvm-accel", "auto").assert_outcomes(passed=1)
+    assert os.environ["EMBEDVM_ACCEL"] == "tcg"
