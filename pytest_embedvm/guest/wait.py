@@ -151,6 +151,15 @@ class Watch:
                 return False
             raise
 
+    def _ending(self) -> bool:
+        """Whether the domain has no QEMU any more, or one that only writes its images back."""
+        try:
+            return not self.active or self._domain.state()[0] == libvirt.VIR_DOMAIN_SHUTDOWN
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # gone between the two questions
+                return True
+            raise
+
     def dead(self) -> str | None:
         """Why the guest will not do anything any more; None while it may."""
         panic = self._transcript.panic()
@@ -227,7 +236,7 @@ class Watch:
     def reason_of_end(self) -> str | None:
         """Why the guest ended, if it did; for a call that failed and may have noticed before the event came."""
         with self.changed:
-            if self.dead() is None and not self.active:
+            if self.dead() is None and self._ending():
                 self.changed.wait_for(lambda: self.stopped is not None, REASON_TIMEOUT_S)
                 return self.stopped or "ended"
             return self.dead()
