@@ -62,3 +62,271 @@ class _Uuid(Scalar[uuids.UUID]):
 
     def write(self, value: uuids.UUID) -> str:
         return str(value)
+
+
+@dataclass(kw_only=True)
+class Forward:
+    """`<forward>`: how guests reach what is not on the network."""
+
+    mode: Literal[
+        "none", "nat", "route", "open", "bridge", "private", "vepa", "passthrough", "hostdev"
+    ] = "nat"  # fmt: skip
+    dev: str | None = None
+
+
+@dataclass(kw_only=True)
+class Bridge:
+    """`<bridge>`: a name to tell networks apart by. No bridge of this name is on the host."""
+
+    name: str | None = None
+    stp: Annotated[bool | None, YesNo("on", "off")] = None
+    delay: Annotated[int | None, Unsigned()] = None
+
+
+@dataclass(kw_only=True)
+class Domain:
+    """`<domain>`: what guests' names end in."""
+
+    name: str
+    local_only: Annotated[bool | None, At("@localOnly"), YesNo()] = None
+
+
+@dataclass(kw_only=True)
+class DnsHost:
+    """`<host>` of `<dns>`: an address, and its names."""
+
+    ip: Annotated[Address, _Address()]
+    names: Annotated[list[str], At("hostname")] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class DnsText:
+    name: str
+    value: str
+
+
+@dataclass(kw_only=True)
+class DnsService:
+    service: str
+    protocol: str
+    domain: str | None = None
+    target: str | None = None
+    port: Annotated[int | None, Unsigned()] = None
+    priority: Annotated[int | None, Unsigned()] = None
+    weight: Annotated[int | None, Unsigned()] = None
+
+
+@dataclass(kw_only=True)
+class Dns:
+    """`<dns>`: what the network's name server answers besides the guests' own names."""
+
+    enable: Annotated[bool | None, YesNo()] = None
+    texts: Annotated[list[DnsText], At("txt")] = field(default_factory=list)
+    hosts: Annotated[list[DnsHost], At("host")] = field(default_factory=list)
+    services: Annotated[list[DnsService], At("srv")] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class DhcpRange:
+    start: Annotated[Address, _Address()]
+    end: Annotated[Address, _Address()]
+
+
+@dataclass(kw_only=True)
+class DhcpHost:
+    """`<host>` of `<dhcp>`: the address, or the name, that one guest is given."""
+
+    mac: Annotated[str | None, _Mac()] = None
+    id: str | None = None
+    name: str | None = None
+    ip: Annotated[Address | None, _Address()] = None
+
+
+@dataclass(kw_only=True)
+class Dhcp:
+    ranges: Annotated[list[DhcpRange], At("range")] = field(default_factory=list)
+    hosts: Annotated[list[DhcpHost], At("host")] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Ip:
+    """`<ip>`: the address of the network's own host, and the subnet around it."""
+
+    family: Literal["ipv4", "ipv6"] | None = None
+    address: Annotated[Address | None, _Address()] = None
+    netmask: Annotated[Address | None, _Address()] = None
+    prefix: Annotated[int | None, Unsigned()] = None
+    dhcp: Dhcp | None = None
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        """The subnet.
+
+        :raise XMLError: when address and mask make none.
+        """
+        # libvirt: virNetworkDefIPCheck; without either, the class of an IPv4 address, or 64
+        length = self.prefix if self.prefix is not None else self.netmask
+        if length is None:
+            length = _class_prefix(self.address) if isinstance(self.address, IPv4Address) else 64
+        try:
+            return ip_network(f"{self.address}/{length}", strict=False)
+        except ValueError:
+            raise XMLError(f"Invalid netmask '{length}' in network definition", origin=ErrorDomain.NETWORK) from None
+
+
+def _class_prefix(address: IPv4Address) -> int:
+    # libvirt: virSocketAddrGetIPPrefix
+    first = address.packed[0]
+    return 8 if first < 128 else 16 if first < 192 else 24
+
+
+@dataclass(kw_only=True)
+class Flow:
+    """One direction of `<bandwidth>`: KiB/s on average and at most, KiB in a burst."""
+
+    average: Annotated[int, Unsigned()]
+    peak: Annotated[int | None, Unsigned()] = None
+    burst: Annotated[int | None, Unsigned()] = None
+    floor: Annotated[int | None, Unsigned()] = None
+
+
+@dataclass(kw_only=True)
+class Bandwidth:
+    inbound: Flow | None = None
+    outbound: Flow | None = None
+
+
+@dataclass(kw_only=True)
+class Network:
+    """A `<network>`. The order of the fields is the order of libvirt's XML."""
+
+    ipv6: Annotated[bool | None, YesNo()] = None
+    name: Annotated[str, At("name"), Plain()] = ""
+    uuid: Annotated[uuids.UUID | None, At("uuid"), _Uuid()] = None
+    title: Annotated[str | None, At("title")] = None
+    description: Annotated[str | None, At("description")] = None
+    metadata: Annotated[Any, At("metadata"), Kept()] = None
+    forward: Forward | None = None
+    bridge: Bridge | None = None
+    mtu: Annotated[int | None, At("mtu/@size"), Unsigned()] = None
+    mac: Annotated[str | None, At("mac/@address"), _Mac()] = None
+    domain: Domain | None = None
+    dns: Dns | None = None
+    bandwidth: Bandwidth | None = None
+    ips: Annotated[list[Ip], At("ip")] = field(default_factory=list)
+
+    def copy(self) -> Network:
+        return deepcopy(self)
+
+    @property
+    def reaches_out(self) -> bool:
+        """Whether guests reach more than each other."""
+        return self.forward is not None and self.forward.mode == "nat"
+
+    def ip(self, version: Literal[4, 6]) -> Ip | None:
+        """The first `<ip>` of this version."""
+        return next((ip for ip in self.ips if ip.address is not None and ip.address.version == version), None)
+
+
+def parse(text: str) -> Network:
+    """The network that TEXT describes, with nothing filled in.
+
+    :raise XMLSyntaxError: when TEXT is not well formed.
+    :raise XMLError: when a value is not valid.
+    :raise MissingName: when there is no name.
+    :raise ConfigUnsupported: naming an element that this driver cannot give.
+    """
+    root = document.parse(text, root="network", name="network_definition")
+    seen = mapping.Seen()
+    network = mapping.read(Network, root, seen)
+    seen.attributes.add((root, "connections"))  # libvirt prints how many use it
+    if not network.name:
+        raise MissingName("", origin=ErrorDomain.NETWORK)
+    for path, value in mapping.unread(root, seen):
+        what = "/".join(path) + (f" ({value})" if value else "")
+        raise ConfigUnsupported(f"{what} is not supported by this driver", origin=ErrorDomain.NETWORK)
+    return network
+
+
+def format(network: Network, *, connections: int = 0) -> str:  # noqa: A001 - the pair of words of this project
+    """NETWORK as libvirt writes it; CONNECTIONS is how many interfaces of running domains are on it."""
+    root: Element = etree.Element("network")
+    mapping.write(network, root)
+    if connections:
+        root.set("connections", str(connections))
+    return document.format(root)
+
+
+def check(network: Network) -> None:
+    """Refuse what cannot be.
+
+    :raise XMLError: when a value contradicts another.
+    :raise ConfigUnsupported: when it asks for what a segment of one's own cannot give.
+    """
+    # libvirt: virNetworkDefParseXML
+    if "/" in network.name:
+        raise XMLError(f"name {network.name} cannot contain '/'")
+    document.require_text(network.name, "name")
+    if network.forward and network.forward.mode not in ("none", *MODES):
+        raise ConfigUnsupported(
+            f"forward mode '{network.forward.mode}' needs the host's network; a private one has none or nat",
+            origin=ErrorDomain.NETWORK,
+        )
+    if network.forward and network.forward.dev:
+        raise ConfigUnsupported(
+            f"forward dev='{network.forward.dev}' needs the host's network", origin=ErrorDomain.NETWORK
+        )
+    if network.mtu is not None and not SMALLEST_MTU <= network.mtu <= LARGEST_MTU:
+        raise XMLError(f"mtu size {network.mtu} must be from {SMALLEST_MTU} to {LARGEST_MTU}")
+    for ip in network.ips:
+        _check_ip(ip)
+    for version in (4, 6):
+        if sum(bool(ip.dhcp) for ip in network.ips if ip.address and ip.address.version == version) > 1:
+            # libvirt: networkValidate
+            raise XMLError("Multiple IPv4 dhcp sections found -- dhcp is supported only for a single IPv4 address")
+
+
+def _check_ip(ip: Ip) -> None:
+    if ip.address is None:
+        raise XMLError("Missing address in <ip>", origin=ErrorDomain.NETWORK)
+    family = "ipv6" if isinstance(ip.address, IPv6Address) else "ipv4"
+    if (ip.family or "ipv4") != family:
+        # libvirt: virNetworkIPDefParseXML
+        raise XMLError(f"{family} address '{ip.address}' in <ip family='{ip.family or 'ipv4'}'>")
+    if ip.netmask is not None and ip.prefix is not None:
+        raise XMLError(f"ip address '{ip.address}' has both netmask and prefix", origin=ErrorDomain.NETWORK)
+    subnet = ip.network
+    if ip.dhcp and family == "ipv6":
+        raise ConfigUnsupported(
+            "DHCP for IPv6 is not supported: guests make their addresses from the prefix", origin=ErrorDomain.NETWORK
+        )
+    for span in ip.dhcp.ranges if ip.dhcp else ():
+        _check_range(span, subnet)
+    for host in ip.dhcp.hosts if ip.dhcp else ():
+        _check_host(host, subnet)
+
+
+def _check_range(span: DhcpRange, subnet: IPv4Network | IPv6Network) -> None:
+    # libvirt: virSocketAddrGetRange
+    for address in (span.start, span.end):
+        if address not in subnet:
+            raise InternalError(
+                f"DHCP range {span.start} - {span.end} is not entirely within network {subnet}",
+                origin=ErrorDomain.NETWORK,
+            )
+    if int(span.start) > int(span.end):
+        raise InternalError(f"start {span.start} of DHCP range is above its end {span.end}", origin=ErrorDomain.NETWORK)
+    if int(span.end) - int(span.start) > LARGEST_RANGE:
+        raise InternalError(f"DHCP range {span.start} - {span.end} is too large", origin=ErrorDomain.NETWORK)
+
+
+def _check_host(host: DhcpHost, subnet: IPv4Network | IPv6Network) -> None:
+    # libvirt: virNetworkDHCPHostDefParseXML
+    if not host.mac and not host.name and not host.id:
+        raise XMLError("Missing mac, name or id in static host definition", origin=ErrorDomain.NETWORK)
+    if not host.ip and not host.name:
+        raise XMLError("Missing IP address or name in static host definition", origin=ErrorDomain.NETWORK)
+    if host.ip and host.ip not in subnet:
+        raise XMLError(
+            f"IP address '{host.ip}' of a static host is not in network {subnet}", origin=ErrorDomain.NETWORK
+        )

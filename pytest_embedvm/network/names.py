@@ -96,7 +96,7 @@ class Names:
         return [r for r in records if question.qtype in (r.rtype, QTYPE.ANY)]
 
     def _hosts_of(self, reverse: str) -> list[str]:
-        """Names of an address that is spelled in the way of reverse look-ups; the longest, which has a domain, first."""
+        """The names of an address that is spelled as reverse look-ups do; the longest, which has a domain, first."""
         wanted = _address_of(reverse)
         names = [name for name, addresses in self.hosts.items() if wanted in addresses]
         return sorted(names, key=len, reverse=True)
