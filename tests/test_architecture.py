@@ -17,6 +17,7 @@ FLOORS = {
     "api": 4, "libvirt": 4, "libvirt_qemu": 4,
     "guest": 5,
     "plugin": 6, "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 
 #: Rooms that are one thing in two places, so they may know each other: the drop-in module is made of `api`.
