@@ -14,7 +14,7 @@ FLOORS = {
     "xml": 1, "qemu": 1,
     "domain": 2, "network": 2, "storage": 2, "secret": 2,
     "driver": 3,
-    "api": 4, "libvirt": 4, "libvirt_qemu": 4,
+    "api": 4, "libvirt": 4, "libvirt_qemu": 4, "embed": 4,
     "guest": 5,
     "plugin": 6, "cli": 6,
     "__main__": 7,

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
 from pytest_embedvm.loop import LoopThread
@@ -57,11 +58,12 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
-    For the driver it is the owner of the machines that were started with AUTO_DESTROY.
+    `client` is what the driver sees of it.
     """
 
-    def __init__(self, uri: str, driver: Driver, loop: LoopThread, *, readonly: bool) -> None:
+    def __init__(self, uri: str, driver: Driver, client: Client, loop: LoopThread, *, readonly: bool) -> None:
         self.uri = uri
+        self.client = client
         self.driver = driver
         self.loop = loop
         self.readonly = readonly
@@ -90,7 +92,7 @@ class Session:
         self.closed = True
         for number in self.callbacks:
             self.driver.events.deregister(number)
-        await self.driver.close(self)
+        await self.driver.close(self.client)
 
     def abandon(self) -> None:
         """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""

@@ -15,6 +15,7 @@ from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, persist
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
@@ -42,7 +43,7 @@ class Driver:
         self._closed = asyncio.Event()
 
     @classmethod
-    async def open(cls, uri: str) -> Driver:
+    async def open(cls, uri: str, options: Options | None = None) -> Driver:
         """Open the root that URI names, or join the driver that has it open in this process.
 
         Each call is a connection: it wants one `close()`.
@@ -73,8 +74,8 @@ class Driver:
         _open[root.identity] = driver
         return driver
 
-    async def close(self, owner: object | None = None) -> None:
-        """End a connection, and the machines that OWNER started with AUTO_DESTROY; with the last one, all machines.
+    async def close(self, client: Client | None = None) -> None:
+        """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
 
         :raise SystemFailure: when a machine cannot be ended. The root is free again all the same.
         """
@@ -82,7 +83,9 @@ class Driver:
         last = self._connections == 1
         self._connections -= 1
         doomed = [
-            m for m in self.registry if (last and (m.active or m.starting)) or (owner is not None and m.owner is owner)
+            m
+            for m in self.registry
+            if (last and (m.active or m.starting)) or (client is not None and m.owner is client)
         ]
         try:
             await self._destroy(doomed)
@@ -118,10 +121,10 @@ class Driver:
 
     # Machines
 
-    async def create_xml(self, xml: str, flags: int = 0, owner: object | None = None) -> Machine:
+    async def create_xml(self, xml: str, flags: int = 0, client: Client | None = None) -> Machine:
         """Start the domain that XML describes; unless its name and uuid are those of a persistent one, it is transient.
 
-        :param owner: with START_AUTODESTROY: whose `close(owner)` ends it; None: the last connection's.
+        :param client: who wants it; with START_AUTODESTROY its `close(client)` ends it, or without one the last.
         """
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
         machine = self._claim(domain, live=True)
@@ -129,7 +132,7 @@ class Driver:
             machine = Machine(self, domain, persistent=False)
             self.registry.add(machine)
         try:
-            await machine.create(flags, owner, domain)
+            await machine.create(flags, client, domain)
         finally:
             if not machine.active and not machine.persistent:
                 self.registry.remove(machine)

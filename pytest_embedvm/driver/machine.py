@@ -30,6 +30,7 @@ from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
@@ -61,7 +62,7 @@ class Machine:
         self.persistent = persistent
         self.status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
-        self.owner: object | None = None
+        self.owner: Client | Driver | None = None
         self.job = Job()
         #: A QEMU that is being started and does not answer yet.
         self._spawned: Process | None = None
@@ -142,10 +143,10 @@ class Machine:
 
     # Start and end
 
-    async def create(self, flags: int = 0, owner: object | None = None, domain: Completed | None = None) -> None:
+    async def create(self, flags: int = 0, client: Client | None = None, domain: Completed | None = None) -> None:
         """Start it, and return when its QEMU runs (or is paused, with START_PAUSED).
 
-        :param owner: with START_AUTODESTROY: the connection whose end ends it; None: the last one's.
+        :param client: the connection that wants it; with START_AUTODESTROY its end ends it.
         :param domain: what runs this time, instead of the definition.
         :raise OperationInvalid: when it is running.
         :raise InternalError: when QEMU ends instead; with its own words.
@@ -157,7 +158,8 @@ class Machine:
             try:
                 # What was completed a moment ago is not completed again: that would find the same, and takes longer.
                 live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
-                await self._start(live, flags, wait=wait)
+                options = client.options if client else Options()
+                await self._start(live, flags, wait=wait, door=options.debug)
             except BaseException:
                 failed = self._running
                 self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -167,19 +169,19 @@ class Machine:
             finally:
                 self._spawned = None
             if flags & DomainCreateFlags.START_AUTODESTROY:
-                self.owner = self._driver if owner is None else owner
+                self.owner = client or self._driver
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
             if wait:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool) -> None:
+    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool) -> None:
         media.check(live)
         live.id = self._driver.registry.next_id()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         self.live = live
-        await start(self, launch(live, self._driver.host), live.id, paused=wait)
+        await start(self, launch(live, self._driver.host), live.id, paused=wait, door=door)
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""

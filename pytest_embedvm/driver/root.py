@@ -88,6 +88,10 @@ class Root:
         """Where the definition of persistent domain NAME is."""
         return self.directory("etc", "qemu") / f"{file_name(name)}.xml"
 
+    def pid_path(self, name: str) -> Path:
+        """Where the process id of running domain NAME is."""
+        return self.directory("run", "qemu") / f"{file_name(name)}.pid"
+
     def runtime_directory(self, domain_id: int, name: str) -> Path:
         """The directory of a running domain, gone when it stops."""
         # libvirt: qemuDomainSetPrivatePaths, virDomainDefGetShortName: "domain-ID-NAME", the name cut at 20

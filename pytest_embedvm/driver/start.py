@@ -26,6 +26,7 @@ from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
+from pytest_embedvm.qemu.parts import Listen
 from pytest_embedvm.qemu.process import Process
 
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ EXIT_TIMEOUT_S: Final = 5.0
 LAST_WORDS_BYTES: Final = 4096
 
 
-async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool) -> None:
+#: The second monitor of each machine, in its runtime directory: who wants to look connects there.
+DOOR: Final = "debug.sock"
+
+
+async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool, door: bool = True) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :raise InternalError: when QEMU ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, stack)
+        running = _spawn(machine, launch, domain_id, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -57,23 +63,29 @@ async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: boo
     stop.watch(machine, running)
 
 
-def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack) -> Running:
+def _spawn(
+    machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack, *, door: bool
+) -> Running:
     ours, theirs = socket.socketpair()
     stack.callback(ours.close)
     with theirs, contextlib.ExitStack() as passed:
-        numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
-        argv = _with_monitor(launch.argv(numbers), theirs.fileno())
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
+        numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
+        monitors = {"monitor": theirs.fileno()}
+        if door:
+            monitors["debug"] = open_request(Listen(str(home / DOOR)), stack, passed)
+        argv = _with_monitors(launch.argv(numbers), monitors)
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         with _log(log, argv, environment) as output:
             spoken = os.fstat(output.fileno()).st_size
-            inherited = (theirs.fileno(), *numbers.values())
+            inherited = (*monitors.values(), *numbers.values())
             process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
     stack.push_async_callback(process.kill)
+    _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
     return Running(
         id=domain_id,
         log=log,
@@ -85,10 +97,25 @@ def _spawn(machine: Machine, launch: Launch, domain_id: int, stack: contextlib.A
     )
 
 
-def _with_monitor(argv: Sequence[str], descriptor: int) -> list[str]:
+def _with_monitors(argv: Sequence[str], descriptors: Mapping[str, int]) -> list[str]:
     # After the domain's own words: a user's <qemu:commandline> cannot swallow the next option's value.
-    chardev = f"socket,id=charmonitor,fd={descriptor}"
-    return [*argv, "-chardev", chardev, "-mon", "chardev=charmonitor,id=monitor,mode=control"]
+    words = list(argv)
+    for name, descriptor in descriptors.items():
+        server = "" if name == "monitor" else ",server=on,wait=off"
+        words += ["-chardev", f"socket,id=char{name},fd={descriptor}{server}"]
+        words += ["-mon", f"chardev=char{name},id={name},mode=control"]
+    return words
+
+
+def _write_pid(path: Path, pid: int, stack: contextlib.AsyncExitStack) -> None:
+    """Say which process the machine is, for those who look from outside; gone when it ends."""
+    stack.callback(path.unlink, missing_ok=True)
+    try:
+        path.write_text(f"{pid}\n")
+        path.chmod(PRIVATE_FILE)
+    except OSError as error:
+        # libvirt: virPidFileWritePath
+        raise SystemFailure(f"Failed to write pid file '{path}': {error.strerror}") from error
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -32,9 +32,10 @@ def methods(cls: type) -> list[str]:
 
 
 def parameters(function: object) -> list[tuple[str, bool]]:
-    """Name, and whether it may be left out."""
+    """Name, and whether it may be left out; keywords of our own, behind libvirt's, do not count."""
     found = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
-    return [(p.name, p.default is not p.empty) for p in found]
+    ours = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return [(p.name, p.default is not p.empty) for p in found if p.kind not in ours]
 
 
 IMPLEMENTED = [(c, m) for c in classes() for m in methods(getattr(real, c)) if m not in TABLE.get(c, {})]

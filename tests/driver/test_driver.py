@@ -18,6 +18,7 @@ import pytest
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
 from pytest_embedvm.constants import DomainCreateFlags, DomainXMLFlags
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import (
@@ -93,7 +94,7 @@ async def test_a_name_with_a_slash_is_refused(embed: OpenDriver, tmp_path: Path)
 
 
 async def test_autodestroy_ends_with_its_connection(embed: OpenDriver, tmp_path: Path) -> None:
-    ours, theirs = object(), object()
+    ours, theirs = Client(), Client()
     async with embed() as driver:
         await Driver.open(driver.uri)
         doomed = await driver.create_xml(tiny.xml(tmp_path, "a"), AUTODESTROY | PAUSED, ours)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.driver.uri import Mode, make_uri, parse_uri
 from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InternalError, InvalidArgument, NoConnect
 
 
@@ -24,6 +24,28 @@ def test_goes_there_and_back(name: str) -> None:
 def test_any_name_goes_there_and_back(name: str) -> None:
     root = Path(f"/tmp/x{name}")
     assert parse_uri(make_uri(root)).root == root
+
+
+MODES = st.sampled_from(["private", "host", "none"])
+
+
+@given(MODES, MODES, MODES, st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_every_parameter_goes_there_and_back(network: Mode, secret: Mode, storage: Mode, config: str | None) -> None:
+    path = None if config is None else f"/etc/{config}"
+    uri = make_uri("/tmp/x", network=network, secret=secret, storage=storage, config=path)
+    said = parse_uri(uri)
+    assert (said.network, said.secret, said.storage) == (network, secret, storage)
+    assert (None if said.config is None else str(said.config)) == (None if path is None else str(Path(path)))
+    assert ("network=" in uri) is (network != "private")
+
+
+def test_make_uri_refuses_what_no_uri_may_say() -> None:
+    with pytest.raises(ConfigUnsupported, match="root path must be absolute"):
+        make_uri("here")
+    with pytest.raises(ConfigUnsupported, match="config path must be absolute"):
+        make_uri("/tmp/x", config="qemu.conf")
+    with pytest.raises(InvalidArgument, match="'storage' may be"):
+        make_uri("/tmp/x", storage="public")  # type: ignore[arg-type]
 
 
 def test_a_plus_is_a_plus_as_in_libvirt() -> None:
@@ -50,7 +72,7 @@ def test_a_plus_is_a_plus_as_in_libvirt() -> None:
             "qemu:///embed?root=/x&foo=1",
             InvalidArgument,
             ErrorDomain.URI,
-            "invalid argument: unknown URI parameter 'foo'",
+            "invalid argument: unknown URI parameter 'foo'; there are root, network, secret, storage, config",
         ),
         (
             "qemu:///embed?root=/x&root=/y",
@@ -58,6 +80,19 @@ def test_a_plus_is_a_plus_as_in_libvirt() -> None:
             ErrorDomain.URI,
             "invalid argument: URI parameter 'root' is given more than once",
         ),
+        (
+            "qemu:///embed?root=/x&network=bridge",
+            InvalidArgument,
+            ErrorDomain.URI,
+            "invalid argument: URI parameter 'network' may be private, host, none, not 'bridge'",
+        ),
+        (
+            "qemu:///embed?root=/x&config=qemu.conf",
+            ConfigUnsupported,
+            ErrorDomain.NONE,
+            "unsupported configuration: config path must be absolute",
+        ),
+        ("qemu:///session?root=/x", InternalError, ErrorDomain.QEMU, "internal error: URI must be qemu:///embed"),
         (
             "foo:///embed?root=/x",
             NoConnect,

@@ -151,7 +151,7 @@ class FakeDriver:
         self.owners: list[object] = []
 
     @classmethod
-    async def open(cls, uri: str) -> FakeDriver:
+    async def open(cls, uri: str, options: object) -> FakeDriver:
         if not uri.startswith("qemu:///embed?root=/"):
             raise NoConnect(uri)
         driver = cls(uri)

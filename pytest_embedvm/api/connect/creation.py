@@ -42,7 +42,7 @@ class Creation(Base):
     def _create(self, xml: str, flags: int, function: str) -> virDomain:
         text = arguments.text(xml, "xmlDesc", function)
         checked = arguments.known(flags, CREATE, "qemuDomainCreateXML")
-        return self._made(lambda driver: driver.create_xml(text, checked, self._session))
+        return self._made(lambda driver: driver.create_xml(text, checked, self._session.client))
 
     @public("virDomainDefineXML", writes=True)
     def defineXML(self, xml: str) -> virDomain:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import Session, _run, answering
 from pytest_embedvm.api.connect import virConnect
 from pytest_embedvm.constants import ConnectFlags
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import NoConnect
 from pytest_embedvm.loop import loop_thread
@@ -15,44 +18,57 @@ from pytest_embedvm.loop import loop_thread
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
 
+
+class Keywords(TypedDict, total=False):
+    """What `open` takes besides libvirt-python's own arguments."""
+
+    config: str | os.PathLike[str] | Mapping[str, object] | None
+    debug: bool
+    keep_running: bool
+
+
 CONNECT = ConnectFlags.RO | ConnectFlags.NO_ALIASES
 
 
-def _open(name: str | None, *, readonly: bool) -> virConnect:
+def _open(name: str | None, options: Options, *, readonly: bool) -> virConnect:
     if name is None:
         # libvirt would probe for a hypervisor here; what this opens is always a root somebody named.
         raise NoConnect("a connection without a URI; name a root, as in qemu:///embed?root=/absolute/path")
     if not isinstance(name, str):
         raise TypeError(f"virConnectOpen() argument 'name' must be str or None, not {type(name).__name__}")
-    loop = loop_thread()
-    return virConnect(Session(name, _run(loop, Driver.open(name)), loop, readonly=readonly))
+    loop, client = loop_thread(), Client(options)
+    return virConnect(Session(name, _run(loop, Driver.open(name, options)), client, loop, readonly=readonly))
 
 
-def open(name: str | None = None) -> virConnect:
-    """Open the root that the URI NAME says: `qemu:///embed?root=/absolute/path`.
+def open(name: str | None = None, **keywords: Unpack[Keywords]) -> virConnect:
+    """Open the root that the URI NAME says: `qemu:///embed?root=/absolute/path`; `embed.make_uri` makes one.
 
     No other URI is taken, and none is made up: nothing falls through to a libvirt daemon.
 
+    :param config: configuration instead of the root's etc/qemu.conf: a file, or keys and values.
+    :param debug: False: machines that this connection starts have no second monitor for others to look in.
+    :param keep_running: True: machines that it starts without AUTO_DESTROY outlive the process, and are there again
+        when the root is opened next.
     :raise libvirtError: NO_CONNECT for other URIs, or none; SYSTEM_ERROR when another process has the root.
     """
     with answering():
-        return _open(name, readonly=False)
+        return _open(name, Options(**keywords), readonly=False)
 
 
-def openReadOnly(name: str | None = None) -> virConnect:
+def openReadOnly(name: str | None = None, **keywords: Unpack[Keywords]) -> virConnect:
     """Like `open`; what would change or reveal something raises OPERATION_DENIED.
 
     :raise libvirtError: as `open` does.
     """
     with answering():
-        return _open(name, readonly=True)
+        return _open(name, Options(**keywords), readonly=True)
 
 
-def openAuth(uri: str | None, auth: list[Any] | None, flags: int = 0) -> virConnect:  # noqa: ARG001
+def openAuth(uri: str | None, auth: list[Any] | None, flags: int = 0, **keywords: Unpack[Keywords]) -> virConnect:  # noqa: ARG001
     """Like `open`; AUTH is not needed, and never asked. VIR_CONNECT_RO makes it read-only.
 
     :raise libvirtError: as `open` does.
     """
     with answering():
         checked = arguments.known(flags, CONNECT, "qemuConnectOpen")
-        return _open(uri, readonly=ConnectFlags.RO in checked)
+        return _open(uri, Options(**keywords), readonly=ConnectFlags.RO in checked)

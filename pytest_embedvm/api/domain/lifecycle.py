@@ -44,7 +44,7 @@ class Lifecycle(Base):
 
         :raise libvirtError: OPERATION_INVALID when it runs.
         """
-        self._order(lambda machine: machine.create(DomainCreateFlags.NONE, self._session))
+        self._order(lambda machine: machine.create(DomainCreateFlags.NONE, self._session.client))
         return 0
 
     @public("virDomainCreateWithFlags", writes=True)
@@ -54,7 +54,7 @@ class Lifecycle(Base):
         :raise libvirtError: OPERATION_INVALID when it runs.
         """
         checked = arguments.known(flags, START, "qemuDomainCreateWithFlags")
-        self._order(lambda machine: machine.create(checked, self._session))
+        self._order(lambda machine: machine.create(checked, self._session.client))
         return 0
 
     @public("virDomainDestroy", writes=True)
