@@ -69,9 +69,7 @@ class Door:
     def close(self) -> None:
         self._sock.close()
 
-    def execute(
-        self, command: str, arguments: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
-    ) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()) -> Any:
         """QEMU's answer to COMMAND; DESCRIPTORS go with it.
 
         :raise Refused: when QEMU does not take it.

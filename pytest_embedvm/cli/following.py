@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -25,7 +26,7 @@ class Growth:
         """
         self._file = path.open("rb", buffering=0)
         libc = ctypes.CDLL(None, use_errno=True)
-        self._watch = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._watch: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._watch < 0 or libc.inotify_add_watch(self._watch, os.fsencode(path), _IN_MODIFY) < 0:
             number = ctypes.get_errno()
             self.close()
@@ -54,10 +55,8 @@ class Growth:
 
     def read(self) -> Iterator[bytes]:
         """What has been appended since the last time."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._watch, _READ_BYTES)  # before the file: what comes in between is announced anew
-        except BlockingIOError:
-            pass
         while data := self._file.read(_READ_BYTES):
             yield data
 
