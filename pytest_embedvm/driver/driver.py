@@ -8,6 +8,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
@@ -16,7 +17,7 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, persist, subdrivers
+from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
@@ -42,7 +43,7 @@ class Driver:
     def __init__(self, root: Root) -> None:
         self.root = root
         self.uri = make_uri(root.path)
-        self.events = EventHub()
+        self.events = EventHub(root.log)
         self.host = EmbedHost(root)
         self.registry = Registry()
         self._pid = os.getpid()
@@ -181,7 +182,9 @@ class Driver:
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
         self.require_own_process()
-        return await self.complete(definition.parse(xml, validate=validate))
+        return await self.complete(
+            definition.parse(xml, validate=validate, on_unknown=partial(logs.unknown, self.root.log))
+        )
 
     async def complete(self, domain: Domain) -> Completed:
         """DOMAIN with nothing left open, for its emulator as it is now."""
