@@ -177,6 +177,14 @@ class NoDomain(EmbedError):
     sentence = "Domain not found: {}"
 
 
+class NoNetwork(EmbedError):
+    """No network with this name or uuid; or it is gone."""
+
+    code = ErrorNumber.NO_NETWORK
+    sentence = "Network not found: {}"
+    default_origin = ErrorDomain.NETWORK
+
+
 class NoMetadata(EmbedError):
     """The requested metadata element is not there."""
 

@@ -93,4 +93,9 @@ class EmbedHost:
         return uuid.uuid4()
 
     def new_mac(self) -> str:
-        return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in secrets.token_bytes(3))])
+        return random_mac()
+
+
+def random_mac() -> str:
+    """A MAC address with libvirt's prefix for QEMU."""
+    return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in secrets.token_bytes(3))])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from lxml import etree
 
@@ -180,6 +181,19 @@ def _class_prefix(address: IPv4Address) -> int:
     return 8 if first < 128 else 16 if first < 192 else 24
 
 
+A = TypeVar("A", IPv4Address, IPv6Address)
+N = TypeVar("N", IPv4Network, IPv6Network)
+
+
+@dataclass(frozen=True)
+class Subnet(Generic[A, N]):
+    """An `<ip>` by its family: the address of the network's own host, and what is around it."""
+
+    address: A
+    network: N
+    dhcp: Dhcp | None
+
+
 @dataclass(kw_only=True)
 class Flow:
     """One direction of `<bandwidth>`: KiB/s on average and at most, KiB in a burst."""
@@ -200,7 +214,7 @@ class Bandwidth:
 class Network:
     """A `<network>`. The order of the fields is the order of libvirt's XML."""
 
-    ipv6: Annotated[bool | None, YesNo()] = None
+    allows_ipv6: Annotated[bool | None, At("@ipv6"), YesNo()] = None
     name: Annotated[str, At("name"), Plain()] = ""
     uuid: Annotated[uuids.UUID | None, At("uuid"), _Uuid()] = None
     title: Annotated[str | None, At("title")] = None
@@ -218,14 +232,43 @@ class Network:
     def copy(self) -> Network:
         return deepcopy(self)
 
+    def complete(self, new_uuid: Callable[[], uuids.UUID], new_mac: Callable[[], str], bridge: str) -> None:
+        """Fill in what the user left open.
+
+        :param bridge: a name that no other network of the root has.
+        """
+        # libvirt: networkDefineXML, virNetworkSetBridgeMacAddr
+        self.uuid = self.uuid or new_uuid()
+        self.mac = self.mac or new_mac()
+        self.bridge = self.bridge or Bridge()
+        self.bridge.name = self.bridge.name or bridge
+        if self.bridge.stp is None:
+            self.bridge.stp = True
+        self.bridge.delay = self.bridge.delay or 0
+        if self.forward and self.forward.mode == "none":
+            self.forward = None
+
     @property
     def reaches_out(self) -> bool:
         """Whether guests reach more than each other."""
         return self.forward is not None and self.forward.mode == "nat"
 
-    def ip(self, version: Literal[4, 6]) -> Ip | None:
-        """The first `<ip>` of this version."""
-        return next((ip for ip in self.ips if ip.address is not None and ip.address.version == version), None)
+    @property
+    def ipv4(self) -> Subnet[IPv4Address, IPv4Network] | None:
+        """The subnet that has DHCP, or the first."""
+        ips = sorted((ip for ip in self.ips if isinstance(ip.address, IPv4Address)), key=lambda ip: ip.dhcp is None)
+        for ip in ips:
+            if isinstance(ip.address, IPv4Address) and isinstance(ip.network, IPv4Network):
+                return Subnet(ip.address, ip.network, ip.dhcp)
+        return None
+
+    @property
+    def ipv6(self) -> Subnet[IPv6Address, IPv6Network] | None:
+        """The first subnet of IPv6."""
+        for ip in self.ips:
+            if isinstance(ip.address, IPv6Address) and isinstance(ip.network, IPv6Network):
+                return Subnet(ip.address, ip.network, ip.dhcp)
+        return None
 
 
 def parse(text: str) -> Network:
