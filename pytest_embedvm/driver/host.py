@@ -43,7 +43,9 @@ class EmbedHost:
         :raise SystemFailure: when it is not there or does not run.
         """
         if emulator not in self._probed:
-            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir(), requested())
+            self._probed[emulator] = await host_capabilities(
+                Path(emulator), default_cache_dir(), requested(), self._root.log
+            )
         return self._probed[emulator]
 
     def default_emulator(self, arch: str) -> str:
@@ -79,7 +81,7 @@ class EmbedHost:
             self._root.directory(*above, file_name(domain))
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+        return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)
 
     def vsock_cid(self, wanted: int | None) -> int:
         return free_cid(wanted)

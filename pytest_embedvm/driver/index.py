@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
 import time
@@ -21,9 +20,8 @@ from pytest_embedvm.driver.layout import PLACES
 from pytest_embedvm.driver.lock import Holder, holder
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import make_private_directory, set_aside, write_atomically
+from pytest_embedvm.logs import HOST
 from pytest_embedvm.qemu.cache import default_cache_dir
-
-_logger = logging.getLogger("pytest_embedvm")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _read(file: Path) -> Entry | None:
         return None
     except ValueError as error:
         with contextlib.suppress(OSError):
-            _logger.warning("%s cannot be read: %s; it is kept as %s", file, error, set_aside(file))
+            HOST.warning("%s cannot be read: %s; it is kept as %s", file, error, set_aside(file))
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -12,8 +11,8 @@ from pytest_embedvm.driver import index
 from pytest_embedvm.driver.layout import KEPT, PLACES
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.logs import HOST
 
-_logger = logging.getLogger("pytest_embedvm")
 
 #: How long a dead root is left as it is, for those who want to look.
 DAY_S: Final = 24 * 60 * 60.0
@@ -56,7 +55,7 @@ def _purge(root: Path) -> bool:
     try:
         Root(root).purge()
     except (EmbedError, OSError) as error:  # somebody has just opened it
-        _logger.info("%s is not purged: %s", root, error)
+        HOST.info("%s is not purged: %s", root, error)
         return False
-    _logger.info("%s is purged: the process that had it open was killed", root)
+    HOST.info("%s is purged: the process that had it open was killed", root)
     return True

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from pytest_embedvm.driver import index, version
+from pytest_embedvm.driver import index, logs, version
 from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, Place, require_free
 from pytest_embedvm.driver.lock import Lock
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.cache import default_cache_dir
 
 #: What holds the lock; libvirt: virQEMUDriverConfig's stateDir, and virPidFileAcquire's "driver"
@@ -62,6 +63,9 @@ class Root:
             raise SystemFailure(f"cannot create directory {self.path}: {error.strerror}") from error
         #: The same for every spelling of one directory.
         self.identity = (status.st_dev, status.st_ino)
+        #: Its name in logs; no other root of this process has it.
+        self.label = logs.label(self.path)
+        self.log = Log(self.label)
         self._lock = Lock(self.path.joinpath(*PLACES["run"], PID_FILE))
 
     @property
@@ -126,6 +130,7 @@ class Root:
             self._lock.release()
             raise
         index.register(self.path, record)
+        self.log.info("is %s", self.path)
 
     def _take(self) -> None:
         if not self._lock.held:
