@@ -13,7 +13,6 @@ from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.logs import HOST
 
-
 #: How long a dead root is left as it is, for those who want to look.
 DAY_S: Final = 24 * 60 * 60.0
 
