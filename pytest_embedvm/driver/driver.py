@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import uuid
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -15,7 +17,7 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, logs, persist
+from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
@@ -31,7 +33,12 @@ _open: Final[dict[tuple[int, int], Driver]] = {}
 
 
 class Driver:
-    """What is alive in one root. Every method must run on the loop thread of the process that opened it."""
+    """What is alive in one root. Every method must run on the loop thread of the process that opened it.
+
+    It is also the root's last `Subdriver`, QEMU's.
+    """
+
+    name = "qemu"
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -41,7 +48,10 @@ class Driver:
         self.registry = Registry()
         self._pid = os.getpid()
         self._connections = 0
+        self._opened = asyncio.Event()
         self._closed = asyncio.Event()
+        #: Cleans up the root's drivers, this one first.
+        self._drivers = contextlib.AsyncExitStack()
 
     @classmethod
     async def open(cls, uri: str, options: Options | None = None) -> Driver:
@@ -50,30 +60,48 @@ class Driver:
         Each call is a connection: it wants one `close()`.
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
+        :raise InvalidArgument: also when it asks for what one of the root's drivers cannot honour.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
-        root = Root(parse_uri(uri).root)
+        wanted = parse_uri(uri)
+        subdrivers.check_modes(wanted)
+        root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
             if driver._connections:
-                break
-            await driver._closed.wait()  # its last connection is being closed
-        else:
-            driver = cls._first(root)
-        driver._connections += 1
-        return driver
+                driver._connections += 1
+                return driver
+            # Its first connection is being opened, or its last one closed.
+            await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+        return await cls._first(root)
 
     @classmethod
-    def _first(cls, root: Root) -> Driver:
+    async def _first(cls, root: Root) -> Driver:
         root.acquire()
-        driver = cls(root)
+        driver = _open[root.identity] = cls(root)
+        others = [make() for make in subdrivers.ROSTER]
         try:
-            for domain in persist.load(root):
-                driver.registry.add(Machine(driver, domain, persistent=True))
+            driver._drivers = await subdrivers.initialize([*others, driver], privileged=os.geteuid() == 0, root=root)
         except BaseException:
-            root.release()
+            driver._free()
             raise
-        _open[root.identity] = driver
+        driver._connections = 1
+        driver._opened.set()
         return driver
+
+    async def initialize(self, *, privileged: bool, root: Root) -> None:
+        """Take up the machines that are defined in ROOT."""
+        for domain in persist.load(root):
+            self.registry.add(Machine(self, domain, persistent=True))
+
+    async def cleanup(self) -> None:
+        """End all machines, and deliver no more events.
+
+        :raise SystemFailure: when a machine cannot be ended.
+        """
+        try:
+            await self._destroy(m for m in self.registry if m.active or m.starting)
+        finally:
+            self.events.close()
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -81,20 +109,16 @@ class Driver:
         :raise SystemFailure: when a machine cannot be ended. The root is free again all the same.
         """
         self.require_own_process()
-        last = self._connections == 1
         self._connections -= 1
-        doomed = [
-            m
-            for m in self.registry
-            if (last and (m.active or m.starting)) or (client is not None and m.owner is client)
-        ]
+        if self._connections:
+            await self._destroy(m for m in self.registry if client is not None and m.owner is client)
+            return
         try:
-            await self._destroy(doomed)
+            await self._drivers.aclose()
         finally:
-            if last:
-                self._free()
+            self._free()
 
-    async def _destroy(self, machines: list[Machine]) -> None:
+    async def _destroy(self, machines: Iterable[Machine]) -> None:
         results = await asyncio.gather(*(machine.destroy() for machine in machines), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         # One that ended by itself in the meantime is as good as destroyed.
@@ -103,9 +127,9 @@ class Driver:
                 raise error
 
     def _free(self) -> None:
-        self.events.close()
         self.root.release()
         del _open[self.root.identity]
+        self._opened.set()
         self._closed.set()
 
     def require_own_process(self) -> None:
@@ -126,7 +150,10 @@ class Driver:
         """Start the domain that XML describes; unless its name and uuid are those of a persistent one, it is transient.
 
         :param client: who wants it; with START_AUTODESTROY its `close(client)` ends it, or without one the last.
+        :raise ConfigUnsupported: when the start would call a driver that this client does not have; with the reason.
         """
+        self.require_own_process()
+        subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
         machine = self._claim(domain, live=True)
         if machine is None:
