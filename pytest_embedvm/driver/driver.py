@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import uuid
@@ -16,6 +17,7 @@ from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, persist
 from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
@@ -26,17 +28,20 @@ from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import make_uri, parse_uri
 from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
 
+logger = logging.getLogger(__name__)
+
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
 
 class Driver:
     """What is alive in one root. Every method must run on the loop thread of the process that opened it."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, config: Config) -> None:
         self.root = root
+        self.config = config
         self.uri = make_uri(root.path)
         self.events = EventHub()
-        self.host = EmbedHost(root)
+        self.host = EmbedHost(root, config)
         self.registry = Registry()
         self._pid = os.getpid()
         self._connections = 0
@@ -49,22 +54,30 @@ class Driver:
         Each call is a connection: it wants one `close()`.
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
+        :raise ConfigSyntax, ConfigUnsupported: when the configuration is not right, or not that of the driver that
+            has the root open in this process; see `Config.read`.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
-        root = Root(parse_uri(uri).root)
+        options = options or Options()
+        parsed = parse_uri(uri)
+        root = Root(parsed.root)
         while (driver := _open.get(root.identity)) is not None:
             if driver._connections:
+                if parsed.config is not None or options.config is not None:
+                    driver.config.require_same(Config.read(root.path, options.config, file=parsed.config))
                 break
             await driver._closed.wait()  # its last connection is being closed
         else:
-            driver = cls._first(root)
+            driver = cls._first(root, Config.read(root.path, options.config, file=parsed.config))
         driver._connections += 1
         return driver
 
     @classmethod
-    def _first(cls, root: Root) -> Driver:
+    def _first(cls, root: Root, config: Config) -> Driver:
         root.acquire()
-        driver = cls(root)
+        driver = cls(root, config)
+        for warning in config.warnings:
+            logger.warning("%s", warning)
         try:
             for domain in persist.load(root):
                 driver.registry.add(Machine(driver, domain, persistent=True))
