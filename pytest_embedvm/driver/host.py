@@ -46,7 +46,9 @@ class EmbedHost:
         :raise SystemFailure: when it is not there or does not run.
         """
         if emulator not in self._probed:
-            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir(), requested())
+            self._probed[emulator] = await host_capabilities(
+                Path(emulator), default_cache_dir(), requested(), self._root.log
+            )
         return self._probed[emulator]
 
     def default_emulator(self, arch: str) -> str:
@@ -87,7 +89,7 @@ class EmbedHost:
             self._root.directory(*above, file_name(domain))
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+        return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)
 
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from pytest_embedvm.driver import logs
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
+from pytest_embedvm.logs import Log
 
 #: What the driver may create below a root, and what `purge` removes: TOPS/qemu.
 TOPS: Final = ("etc", "lib", "log", "run")
@@ -57,6 +59,9 @@ class Root:
             raise SystemFailure(f"cannot create directory {self.path}: {error.strerror}") from error
         #: The same for every spelling of one directory.
         self.identity = (status.st_dev, status.st_ino)
+        #: Its name in logs; no other root of this process has it.
+        self.label = logs.label(self.path)
+        self.log = Log(self.label)
         self._lock: int | None = None
 
     @property
@@ -111,6 +116,7 @@ class Root:
                 os.close(descriptor)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self.log.info("is %s", self.path)
 
     def _locked_descriptor(self) -> int:
         descriptor = -1
