@@ -12,7 +12,6 @@ from pytest_embedvm.api.absent import (
     virDomainCheckpoint,
     virDomainSnapshot,
     virInterface,
-    virNetwork,
     virNetworkPort,
     virNodeDevice,
     virNWFilter,
@@ -46,6 +45,7 @@ from pytest_embedvm.api.event_loop import (
     virEventUpdateTimeout,
     virInitialize,
 )
+from pytest_embedvm.api.network import virNetwork
 from pytest_embedvm.api.stream import virStream
 from pytest_embedvm.api.version import getVersion
 from pytest_embedvm.constants import *

@@ -24,11 +24,6 @@ class virInterface:
 
 
 @unsupported
-class virNetwork:
-    """A virtual network."""
-
-
-@unsupported
 class virNetworkPort:
     """A port of a virtual network."""
 

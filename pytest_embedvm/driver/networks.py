@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class Leased:
 
     lease: dhcp.Lease
     prefix: int
+    #: How long it is its own yet.
+    seconds: float
 
 
 class LiveNetwork:
@@ -97,13 +100,9 @@ class LiveNetwork:
             raise OperationInvalid(f"network '{self.name}' is not active", origin=ErrorDomain.NETWORK)
         return self.segment
 
-    def leases(self, mac: str | None, now: float) -> list[Leased]:
-        """The addresses that guests have; of the one with this MAC, or of all."""
-        server = self.segment.gateway.server if self.segment else None
-        if server is None:
-            return []
-        found = [lease for lease in server.leases(now) if mac in (None, lease.mac)]
-        return [Leased(lease, server.offer.network.prefixlen) for lease in found]
+    @property
+    def bridge_name(self) -> str:
+        return (self.network.bridge.name if self.network.bridge else None) or ""
 
     def xml(self, *, inactive: bool) -> str:
         connections = 0 if inactive or self.segment is None else len(self.segment.links)
@@ -267,6 +266,15 @@ class PrivateNetworks:
                     )
                 return network
         return None
+
+    def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:
+        """The addresses that guests have; of the one with this MAC, or of all."""
+        server = network.require_segment().gateway.server
+        if server is None:
+            return []
+        now = asyncio.get_running_loop().time()
+        found = [lease for lease in server.leases(now) if mac is None or lease.mac == mac.lower()]
+        return [Leased(lease, server.offer.network.prefixlen, lease.expires - now) for lease in found]
 
     def undefine(self, network: LiveNetwork) -> None:
         """Forget the definition of NETWORK; an active one goes on until it is stopped.

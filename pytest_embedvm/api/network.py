@@ -1,0 +1,156 @@
+"""A network of a root."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_embedvm.api import arguments
+from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.unsupported import unsupported
+from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
+from pytest_embedvm.driver.networks import Leased, LiveNetwork, PrivateNetworks
+from pytest_embedvm.errors import NoNetwork
+
+if TYPE_CHECKING:
+    from pytest_embedvm.api.connect import virConnect
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NetworkIdentity:
+    """What a virNetwork keeps when its network is gone."""
+
+    name: str
+    uuid: uuid.UUID
+
+
+def identify(network: LiveNetwork) -> NetworkIdentity:
+    return NetworkIdentity(network.name, network.uuid)
+
+
+@unsupported
+class virNetwork(LibvirtObject):
+    """A network. Made by a connection; it is looked up anew at each call."""
+
+    def __init__(self, conn: virConnect, _obj: NetworkIdentity) -> None:
+        self._conn = conn
+        self._session = conn._session
+        self._identity = _obj
+
+    def _ask(self, question: Callable[[PrivateNetworks, LiveNetwork], T]) -> T:
+        async def ask() -> T:
+            networks = self._session.driver.networks
+            try:
+                network = networks.by_uuid(self._identity.uuid)
+            except NoNetwork:
+                number, name = self._identity.uuid, self._identity.name
+                # libvirt: networkObjFromNetwork
+                raise NoNetwork(f"no network with matching uuid '{number}' ({name})") from None
+            return question(networks, network)
+
+        return self._run(ask())
+
+    def connect(self) -> virConnect:
+        """The connection it came from: the same object."""
+        return self._conn
+
+    def name(self) -> str:
+        """Its name."""
+        return self._identity.name
+
+    def UUID(self) -> bytes:
+        """Its uuid, 16 bytes."""
+        return self._identity.uuid.bytes
+
+    def UUIDString(self) -> str:
+        """Its uuid, as text."""
+        return str(self._identity.uuid)
+
+    @public("virNetworkGetXMLDesc", origin=ErrorDomain.NETWORK)
+    def XMLDesc(self, flags: int = 0) -> str:
+        """The network as `<network>`; with VIR_NETWORK_XML_INACTIVE as it will be started next."""
+        checked = arguments.known(flags, NetworkXMLFlags.INACTIVE, "networkGetXMLDesc")
+        return self._ask(lambda _, network: network.xml(inactive=bool(checked)))
+
+    @public("virNetworkCreate", writes=True, origin=ErrorDomain.NETWORK)
+    def create(self) -> int:
+        """Start a defined network.
+
+        :raise libvirtError: OPERATION_INVALID when it is active.
+        """
+        self._ask(lambda _, network: network.start())
+        return 0
+
+    @public("virNetworkDestroy", writes=True, origin=ErrorDomain.NETWORK)
+    def destroy(self) -> int:
+        """Stop it: its machines lose it at once, and do not get it back when it is started anew.
+
+        :raise libvirtError: OPERATION_INVALID when it is not active.
+        """
+        self._ask(PrivateNetworks.destroy)
+        return 0
+
+    @public("virNetworkUndefine", writes=True, origin=ErrorDomain.NETWORK)
+    def undefine(self) -> int:
+        """Forget its definition; an active one goes on until it is stopped.
+
+        :raise libvirtError: OPERATION_INVALID when it is transient.
+        """
+        self._ask(PrivateNetworks.undefine)
+        return 0
+
+    @public("virNetworkIsActive", origin=ErrorDomain.NETWORK)
+    def isActive(self) -> int:
+        """1 when machines can be on it."""
+        return self._ask(lambda _, network: int(network.active))
+
+    @public("virNetworkIsPersistent", origin=ErrorDomain.NETWORK)
+    def isPersistent(self) -> int:
+        """1 when it is defined."""
+        return self._ask(lambda _, network: int(network.persistent))
+
+    @public("virNetworkGetAutostart", origin=ErrorDomain.NETWORK)
+    def autostart(self) -> int:
+        """1 when it becomes active as its root is opened."""
+        return self._ask(lambda _, network: int(network.autostart))
+
+    @public("virNetworkSetAutostart", writes=True, origin=ErrorDomain.NETWORK)
+    def setAutostart(self, autostart: int) -> int:
+        """Say whether it becomes active as its root is opened.
+
+        :raise libvirtError: OPERATION_INVALID when it is transient.
+        """
+        self._ask(lambda networks, network: networks.set_autostart(network, on=bool(autostart)))
+        return 0
+
+    @public("virNetworkGetBridgeName", origin=ErrorDomain.NETWORK)
+    def bridgeName(self) -> str:
+        """The name in `<bridge>`; the host has no device of this name."""
+        return self._ask(lambda _, network: network.bridge_name)
+
+    @public("virNetworkGetDHCPLeases", origin=ErrorDomain.NETWORK)
+    def DHCPLeases(self, mac: str | None = None, flags: int = 0) -> list[dict[str, Any]]:
+        """The addresses that its machines have from it; of the card with this MAC, or of all."""
+        arguments.none(flags, "networkGetDHCPLeases")
+        bridge = self.bridgeName()
+        found = self._ask(lambda networks, network: networks.leases(network, mac))
+        return [_lease(leased, bridge) for leased in found]
+
+
+def _lease(leased: Leased, bridge: str) -> dict[str, Any]:
+    return {
+        "iface": bridge,
+        "expirytime": int(time.time() + leased.seconds),
+        "type": int(IPAddrType.IPV4),
+        "mac": leased.lease.mac,
+        "iaid": None,
+        "ipaddr": str(leased.lease.ip),
+        "prefix": leased.prefix,
+        "hostname": leased.lease.name,
+        "clientid": leased.lease.client_id,
+    }
