@@ -170,6 +170,14 @@ class OperationDenied(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
+class AccessDenied(EmbedError):
+    """The access policy does not let the call through; the detail names both."""
+
+    code = ErrorNumber.ACCESS_DENIED
+    sentence = "access denied: {}"
+    default_origin = ErrorDomain.ACCESS
+
+
 class NoDomain(EmbedError):
     """No domain with this id, name or uuid; or it is gone."""
 
