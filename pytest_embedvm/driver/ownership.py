@@ -19,7 +19,7 @@ from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import ConfigUnsupported, SystemFailure
 from pytest_embedvm.qemu.confinement import Confinement, Identity
-from pytest_embedvm.qemu.parts import KeyvalPart, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import KeyvalPart, ObjectPart, Scratch, SocketPlace
 
 READ: Final = 4
 WRITE: Final = 2
@@ -75,11 +75,11 @@ class Ownership:
             for directory in _between(root.path, path) if inside else ():
                 self._open(directory)
             self._check_way(path)
-            self._lend(path, needs, stack)
+            self._lend(path, needs, stack, always=inside)
         for descriptor in launch.descriptors:
             match descriptor.opens:
                 case Scratch(file):  # reached through the descriptor, whatever the way to it
-                    self._lend(Path(file), READ | WRITE, stack)
+                    self._lend(Path(file), READ | WRITE, stack, always=True)
                 case SocketPlace(place) if Path(place).is_relative_to(root.path):
                     self._take(Path(place).parent)
 
@@ -120,13 +120,16 @@ class Ownership:
         if self._identity:
             os.chown(directory, self._identity.user, self._identity.group)
 
-    def _lend(self, path: Path, needs: int, stack: contextlib.AsyncExitStack) -> None:
+    def _lend(self, path: Path, needs: int, stack: contextlib.AsyncExitStack, *, always: bool) -> None:
+        """:param always: it is the driver's own file: `dynamic_ownership` is about others'."""
         try:
             status = path.stat()
         except FileNotFoundError:
             return  # QEMU makes it, or says so
         key = status.st_dev, status.st_ino
-        if self._identity is None or not self._dynamic or (key not in self._loans and self._may(status, needs)):
+        if self._identity is None or not (self._dynamic or always):
+            return
+        if key not in self._loans and self._may(status, needs):
             return
         loan = self._loans.setdefault(key, _Loan(status.st_uid, status.st_gid))
         loan.machines += 1
@@ -188,3 +191,5 @@ def _opened(launch: Launch, live: Domain) -> Iterator[tuple[Path, int]]:
         if isinstance(part, KeyvalPart) and part.option == "-chardev":
             places = (part.props.get("path"), part.props.get("logfile"))
             yield from ((Path(place), READ | WRITE) for place in places if isinstance(place, str))
+        elif isinstance(part, ObjectPart) and part.props["qom-type"] == "tls-creds-x509":
+            yield from ((pem, READ) for pem in Path(str(part.props["dir"])).glob("*.pem"))
