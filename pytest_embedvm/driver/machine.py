@@ -181,7 +181,7 @@ class Machine:
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         self.live = live
-        await start(self, launch(live, self._driver.host), live.id, paused=wait, door=door)
+        await start(self, launch(live, self._driver.host), live.id, self._driver.ownership, paused=wait, door=door)
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
