@@ -6,9 +6,9 @@ Usage: bench/fuzz.py [--cases N] [--seed N] [--only CASE] [--jobs N] [--json FIL
 A case is drawn from the seed and its number: a golden of tests/golden with a few accidents (bytes, truncation,
 repetition, swapped elements, other values), a domain put together of the devices of several goldens, or one grown
 from the vocabulary of libvirt's schema. It is defined and undefined, then started paused and destroyed. It must raise
-libvirtError (one without a cause: a cause is a defect below the API) or work, within the deadline; afterwards the
-process has the descriptors, threads and children that it had before, the root holds the files it held, and nothing else was made
-but what the XML names. Cases run in processes of their own, so that a crash or a hang ends one of these only.
+libvirtError (one without a cause: that is a defect below the API) or work, within the deadline; afterwards the
+process has the descriptors, threads and children that it had before, the root holds the files it held, and nothing
+else was made but what the XML names. Cases run in processes of their own, so that a crash or a hang ends one of these only.
 
 Every path that a case names is moved into a scratch directory, every address to the loopback; locked memory and words
 for QEMU's command line are taken out.
@@ -59,7 +59,7 @@ BATCH: Final = 250
 WORDS: Final = """
     0 -1 1 2 3 255 256 65536 4294967295 4294967296 18446744073709551616 99999999999999999999999999 0x 0xffffffff 1_0
     +1 1e3 ² ٣ yes no on off default ../../x a/b a,b a=b %s {} {fd} virtio pci scsi sata ide usb q35 pc none block file
-    user network vda hda fda sda vdzz cdrom floppy lun qcow2 raw unix pty tcp udp null bind connect EiB KiB MiB 
+    user network vda hda fda sda vdzz cdrom floppy lun qcow2 raw unix pty tcp udp null bind connect EiB KiB MiB
     52:54:00:00:00:01 ::1 1.2 127.0.0.1 名 /dev/null /dev/zero /R/new /R/file /R a\x7fb
 """.split()
 
@@ -186,7 +186,7 @@ def _other_bytes(chance: random.Random, text: str) -> str:
             del raw[at:]
         case 3:
             raw[at:at] = raw[at : at + chance.randint(1, 200)]
-    return raw.decode(errors="surrogateescape")
+    return raw.decode(errors="replace")
 
 
 def damaged(chance: random.Random) -> str:

@@ -3,8 +3,8 @@
 
 Usage: bench/kill.py [--moments N] [--seed N] [--only MOMENT] [--json FILE]
 
-The suite has eight virtual machines under `pytest -n 4`: two with the built-in guest, five that only run their
-firmware, one with a network by passt where that is installed. Each moment is drawn from the seed: when it comes
+The suite has eight virtual machines under `pytest -n 4`: seven that only run their firmware, or in a quarter of the
+moments two of these with the built-in guest, and one with a network by passt where that is installed. Each moment is drawn from the seed: when it comes
 (from the first fork of pytest to after its end), whether the cache is cold (so that QEMU is being probed and the guest
 built), and whom SIGKILL hits: the controller alone, one worker alone, or the whole process group. A second
 later no QEMU, nor anything else that the suite has spawned, may live (a zombie does not: who has to reap it is not
@@ -63,7 +63,9 @@ def test_machine(kind, request):
     assert domain.isActive()
 """
 
-KINDS = ("guest", "small", "guest", "small", "network", "small", "small", "small")
+SMALL = ("small", "small", "small", "small", "network", "small", "small", "small")
+GUESTS = ("guest", "small", "guest", "small", "network", "small", "small", "small")
+PASSED = f"{len(SMALL)} passed"
 
 Victim = Literal["controller", "worker", "group"]
 
@@ -75,6 +77,8 @@ class Moment:
     number: int
     victim: Victim
     cold: bool
+    #: Whether two of the machines boot the built-in guest; otherwise all only run their firmware.
+    guests: bool
     #: Where in the run, as a part of the time that a whole one takes.
     part: float
 
@@ -82,7 +86,8 @@ class Moment:
     def draw(cls, seed: int, number: int) -> Moment:
         chance = random.Random(f"{seed}/{number}")
         victim: Victim = chance.choices(("controller", "worker", "group"), (2, 1, 1))[0]
-        return cls(number, victim, cold=chance.random() < 0.3, part=chance.uniform(0, 1.05))
+        cold, guests = chance.random() < 0.25, chance.random() < 0.25
+        return cls(number, victim, cold=cold, guests=guests, part=chance.uniform(0, 1.05))
 
 
 @dataclass
@@ -201,27 +206,25 @@ class Watch:
 class Bench:
     """A directory with a suite, a cache and pytest's temporary files; the suite can be run and killed."""
 
-    def __init__(self, base: Path, *, kinds: tuple[str, ...] = KINDS, hold: float = 1.0) -> None:
+    def __init__(self, base: Path, *, hold: float = 1.0) -> None:
         self.base = base
         self.marker = os.fsencode(base)
         self.cache = base / "cache"
+        self.hold = hold
+        #: How long the last whole run took, without and with guests, in seconds; and how much more a cold cache costs.
+        self.whole_s = {False: 0.0, True: 0.0}
+        self.more_s = {False: 0.0, True: 0.0}
         (base / "suite").mkdir()
         (base / "tmp").mkdir()
-        self.passes = f"{len(kinds)} passed"
-        text = SUITE.replace("{kinds}", str(kinds)).replace("{hold}", str(hold))
-        (base / "suite/test_suite.py").write_text(text)
         (base / "suite/pytest.ini").write_text("[pytest]\nembedvm = true\n")
+
+    def write(self, *, guests: bool) -> None:
+        text = SUITE.replace("{kinds}", str(GUESTS if guests else SMALL)).replace("{hold}", str(self.hold))
+        (self.base / "suite/test_suite.py").write_text(text)
 
     def start(self, log: str) -> subprocess.Popen[bytes]:
         plugins = ("no:cacheprovider", "no:randomly", "no:hypothesispytest", "no:timeout")
-        words = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            str(WORKERS),
-            *(word for name in plugins for word in ("-p", name)),
-        ]
+        words = [sys.executable, "-m", "pytest", "-n", str(WORKERS), *(f"-p{name}" for name in plugins)]
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "EMBEDVM_"))},
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -248,21 +251,27 @@ class Bench:
             run.wait()
         return status, (self.base / log).read_text(errors="replace")
 
-    def duration(self, *, cold: bool) -> float:
-        """How long a run takes, in seconds.
+    def calibrate(self, *, guests: bool) -> None:
+        """Find out how long a run takes.
 
         :raise RuntimeError: when it does not even pass when nobody kills it.
         """
-        if cold:
-            shutil.rmtree(self.cache, ignore_errors=True)
-        began = time.monotonic()
-        status, said = self.run("first.log")
-        if status != 0 or self.passes not in said:
-            raise RuntimeError(f"the suite does not pass by itself:\n{said}")
-        return time.monotonic() - began
+        self.write(guests=guests)
+        shutil.rmtree(self.cache, ignore_errors=True)
+        took = []
+        for _ in range(2):
+            began = time.monotonic()
+            status, said = self.run("first.log")
+            if status != 0 or PASSED not in said:
+                raise RuntimeError(f"the suite does not pass by itself:\n{said}")
+            took.append(time.monotonic() - began)
+        self.whole_s[guests] = took[1]
+        self.more_s[guests] = max(took[0] - took[1], 0)
 
-    def kill(self, moment: Moment, whole_s: float) -> Outcome:
+    def kill(self, moment: Moment) -> Outcome:
         """Run the suite, kill it at MOMENT, look, and run it again."""
+        self.write(guests=moment.guests)
+        whole_s = self.whole_s[moment.guests] + (self.more_s[moment.guests] if moment.cold else 0)
         outcome = Outcome(moment, moment.part * whole_s)
         if moment.cold:
             shutil.rmtree(self.cache, ignore_errors=True)
@@ -309,8 +318,11 @@ class Bench:
             yield f"a run that lost a worker failed in more than the test it lost: {last[0]}"
 
     def _run_again(self, outcome: Outcome) -> None:
+        began = time.monotonic()
         status, said = self.run("next.log")
-        outcome.next_passed = status == 0 and self.passes in said
+        outcome.next_passed = status == 0 and PASSED in said
+        if outcome.next_passed and not outcome.moment.cold:
+            self.whole_s[outcome.moment.guests] = time.monotonic() - began
         if not outcome.next_passed:
             outcome.wrong.append(f"the next run ended with status {status}:\n{said}")
         stayed = [_spelled(pid) for pid in _marked(self.marker)]
@@ -329,6 +341,7 @@ def report(outcomes: list[Outcome], seed: int) -> str:
         f"moments                                   {len(outcomes)} (seed {seed})",
         f"  killed: {', '.join(f'{victim} {count}' for victim, count in victims.items())}",
         f"  with a cold cache                       {sum(o.moment.cold for o in outcomes)}",
+        f"  with the built-in guest                 {sum(o.moment.guests for o in outcomes)}",
         f"  with something spawned at that moment   {sum(o.spawned > 0 for o in outcomes)}",
         f"processes that were spawned               {sum(o.spawned for o in outcomes)}",
         f"processes left after {LIMIT_S:g} s                  {sum(len(o.left) for o in outcomes)}",
@@ -350,14 +363,19 @@ def main() -> int:
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="embedvm-kill-") as base:
         bench = Bench(Path(base))
-        whole = {cold: bench.duration(cold=cold) for cold in (True, False)}
-        print(f"a run takes {whole[True]:.1f} s with a cold cache, {whole[False]:.1f} s with a warm one", flush=True)
+        for guests in (False, True):
+            bench.calibrate(guests=guests)
+            more = f"{bench.more_s[guests]:.1f} s more with a cold cache"
+            print(
+                f"a run {'with' if guests else 'without'} guests takes {bench.whole_s[guests]:.1f} s, {more}",
+                flush=True,
+            )
         for number in numbers:
             moment = Moment.draw(arguments.seed, number)
-            outcome = bench.kill(moment, whole[moment.cold])
+            outcome = bench.kill(moment)
             outcomes.append(outcome)
             spoken = [*outcome.left, *outcome.wrong]
-            how = f"{moment.victim:10} {'cold' if moment.cold else 'warm'} at {outcome.delay_s:5.2f} s"
+            how = f"{moment.victim:10} {'cold' if moment.cold else 'warm'} {'guests' if moment.guests else 'small'} at {outcome.delay_s:5.2f} s"
             gone = "" if outcome.gone_after_s is None else f", gone after {outcome.gone_after_s * 1000:.0f} ms"
             print(f"{number:4} {how}: {outcome.spawned} spawned{gone}", *spoken, sep="\n     ", flush=True)
     print(report(outcomes, arguments.seed))
