@@ -38,7 +38,12 @@ def _open(name: str | None, options: Options, *, readonly: bool) -> virConnect:
     if not isinstance(name, str):
         raise TypeError(f"virConnectOpen() argument 'name' must be str or None, not {type(name).__name__}")
     loop, client = loop_thread(), Client(options, parse_uri(name))
-    return virConnect(Session(name, _run(loop, Driver.open(name, options)), client, loop, readonly=readonly))
+
+    async def opened() -> virConnect:
+        # Made here, so that the end of one that is interrupted, and has no owner, is a finalizer's.
+        return virConnect(Session(name, await Driver.open(name, options), client, loop, readonly=readonly))
+
+    return _run(loop, opened())
 
 
 def open(name: str | None = None, **keywords: Unpack[Keywords]) -> virConnect:
