@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
@@ -72,29 +73,34 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
-    `client` is what the driver sees of it.
+    `client` is what the driver sees of it, `policy` who may call what.
     """
 
-    def __init__(self, uri: str, driver: Driver, client: Client, loop: LoopThread, *, readonly: bool) -> None:
+    def __init__(
+        self, uri: str, driver: Driver, client: Client, loop: LoopThread, policy: access.Policy, *, readonly: bool
+    ) -> None:
         self.uri = uri
         self.client = client
         self._driver = driver
         self.loop = loop
+        self.policy = policy
         self.readonly = readonly
         self.closed = False
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
 
     def check(self, function: str, origin: ErrorDomain, *, writes: bool) -> None:
-        """Refuse the call FUNCTION on a closed connection, and one that WRITES on a read-only one.
+        """Refuse the call FUNCTION on a closed connection, one that WRITES on a read-only one, and what nobody may.
 
         :raise InvalidConnection: when the connection is closed.
         :raise OperationDenied: when it is read-only.
+        :raise AccessDenied: when the policy does not let it through.
         """
         if self.closed:
             raise InvalidConnection(function, origin=origin)
         if writes and self.readonly:
             raise OperationDenied(f"read only access prevents {function}")
+        access.require(self.policy, function, writes=writes)
 
     async def end(self) -> None:
         """Take this connection's callbacks away and give the driver back.

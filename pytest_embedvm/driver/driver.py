@@ -19,6 +19,7 @@ from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
@@ -26,7 +27,7 @@ from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
-from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
@@ -40,11 +41,12 @@ class Driver:
 
     name = "qemu"
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, config: Config) -> None:
         self.root = root
+        self.config = config
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
-        self.host = EmbedHost(root)
+        self.host = EmbedHost(root, config)
         self.registry = Registry()
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
@@ -62,25 +64,34 @@ class Driver:
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
         :raise InvalidArgument: also when it asks for what one of the root's drivers cannot honour.
+        :raise ConfigSyntax, ConfigUnsupported: also when the configuration is not right, or not that of the driver
+            that has the root open in this process; see `Config.read`.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
-        wanted = parse_uri(uri)
+        wanted, options = parse_uri(uri), options or Options()
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
             if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
                 driver._forget()
             elif driver._connections:
-                driver._connections += 1
+                driver._join(wanted, options)
                 return driver
             else:  # its first connection is being opened, or its last one closed
                 await (driver._closed if driver._opened.is_set() else driver._opened).wait()
-        return await cls._first(root)
+        return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
+
+    def _join(self, wanted: Uri, options: Options) -> None:
+        if wanted.config is not None or options.config is not None:
+            self.config.require_same(Config.read(self.root.path, options.config, file=wanted.config))
+        self._connections += 1
 
     @classmethod
-    async def _first(cls, root: Root) -> Driver:
+    async def _first(cls, root: Root, config: Config) -> Driver:
         root.acquire()
-        driver = _open[root.identity] = cls(root)
+        driver = _open[root.identity] = cls(root, config)
+        for warning in config.warnings:
+            root.log.warning("%s", warning)
         others = [make() for make in subdrivers.ROSTER]
         try:
             driver._drivers = await subdrivers.initialize([*others, driver], privileged=os.geteuid() == 0, root=root)

@@ -139,3 +139,17 @@ class Process:
             raise InternalError(
                 f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"
             ) from None
+
+
+#: The most of a command line that goes into a sentence.
+COMMAND_CHARACTERS: Final = 200
+
+
+def command_of(pid: int) -> str:
+    """The command line of process PID on one line, at most 200 characters of it; the program's name if it has ended.
+
+    :raise OSError: when there is no such process, or none that can be seen from here.
+    """
+    process = Path("/proc") / str(pid)
+    words = (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ") or (process / "comm").read_bytes()
+    return " ".join(words.decode(errors="replace").split())[:COMMAND_CHARACTERS]
