@@ -28,9 +28,7 @@ def test_the_log_of_a_machine_and_of_one_that_has_ended(
     assert capfdbinary.readouterr().out.startswith(said)
 
 
-def test_a_name_without_a_log_lists_those_there_are(
-    boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_without_a_log_lists_those_there_are(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     boot("web")
     boot("db")
     assert main(["log", str(root), "nobody"]) == 1
@@ -71,7 +69,7 @@ def test_what_was_written_last_is_read_though_the_process_has_ended(tmp_path: Pa
 
 
 def test_a_file_that_is_not_there_leaves_no_descriptor(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FileNotFoundError):
         Growth(tmp_path / "nothing")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

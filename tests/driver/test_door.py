@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +47,9 @@ VISITORS = {
 
 
 @pytest.mark.parametrize("said", VISITORS.values(), ids=VISITORS)
-async def test_the_machine_does_not_notice_a_visitor(embed: OpenDriver, tmp_path: Path, said: tuple[bytes, ...]) -> None:
+async def test_the_machine_does_not_notice_a_visitor(
+    embed: OpenDriver, tmp_path: Path, said: tuple[bytes, ...]
+) -> None:
     async with embed() as driver:
         events = Events(driver)
         machine = await driver.create_xml(tiny.xml(tmp_path))
@@ -95,14 +96,3 @@ async def test_what_a_visitor_does_is_seen_by_the_driver(embed: OpenDriver, tmp_
             assert state(machine)[0] == "PAUSED"
         with visitor(machine, CAPABILITIES, b'{"execute": "quit"}'):
             await events.until("STOPPED/SHUTDOWN")
-
-
-async def test_it_takes_no_descriptor_of_ours(embed: OpenDriver, tmp_path: Path) -> None:
-    async with embed() as driver:
-        machine = await driver.create_xml(tiny.xml(tmp_path))
-        links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
-        assert not [link for link in links if str(door_of(machine).parent) in link]
-
-
-def _is_open(name: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{name}")

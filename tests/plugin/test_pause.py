@@ -119,7 +119,7 @@ def test_a_failed_setup_waits_and_the_log_of_what_has_ended_is_named(
 
 def test_without_a_terminal_it_says_so_and_goes_on(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
-    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", stdin=b"")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["embedvm: not waiting: standard input is no terminal, *"])
 
@@ -136,7 +136,7 @@ def test_what_passes_is_skipped_or_has_no_machine_does_not_wait(pytester: pytest
         def test_has_none(): assert 0
         """
     )
-    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", stdin=b"")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause")
     result.assert_outcomes(passed=1, skipped=1, xfailed=1, failed=1)
     result.stdout.no_fnmatch_line("embedvm: *waiting*")
 
@@ -147,5 +147,5 @@ def test_workers_have_no_terminal(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", "-n", "1")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --embedvm-pause waits at the terminal, *; add -n 0"])
-    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", "-n", "0", stdin=b"")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", "-n", "0")
     result.assert_outcomes(failed=1)
