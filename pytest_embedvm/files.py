@@ -24,11 +24,12 @@ def make_private_directory(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync: bool = True) -> None:
     """Write DATA to PATH so that a reader sees the old bytes or the new ones, never a part.
 
     The file is synced before it takes its name; a failure leaves no temporary file behind.
 
+    :param sync: False spares that, for what is of no use once the host itself has crashed.
     :raise OSError: when the directory cannot be written.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
@@ -37,7 +38,8 @@ def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
@@ -17,6 +17,9 @@ from pytest_embedvm.loop import LoopThread
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
+
+#: How long callbacks may take for the events before a close.
+DRAIN_TIMEOUT_S: Final = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +71,7 @@ class Session:
         self.loop = loop
         self.readonly = readonly
         self.closed = False
+        self._ending = False
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
 
@@ -82,13 +86,18 @@ class Session:
         if writes and self.readonly:
             raise OperationDenied(f"read only access prevents {function}")
 
-    async def end(self) -> None:
+    async def end(self, *, drain: bool = True) -> None:
         """Take this connection's callbacks away and give the driver back.
 
+        :param drain: whether what has happened so far is told first; not from inside a callback, which would wait
+            for itself.
         :raise InvalidConnection: when another thread was faster.
         """
-        if self.closed:
+        if self.closed or self._ending:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
+        self._ending = True
+        if drain and self.callbacks and not await self.driver.events.drain(DRAIN_TIMEOUT_S):
+            self.driver.root.log.warning("not all events were told within %g s of a close()", DRAIN_TIMEOUT_S)
         self.closed = True
         for number in self.callbacks:
             self.driver.events.deregister(number)
