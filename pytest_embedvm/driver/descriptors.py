@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_FILE
-from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, SocketPlace
+from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
+from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
 from pytest_embedvm.qemu.process import Gate, Process
 
 BACKLOG: Final = 16
@@ -25,10 +25,11 @@ BACKLOG: Final = 16
 
 @dataclass
 class Beside:
-    """What a machine has beside its QEMU, as it is opened; with a gate, it outlives us."""
+    """What a machine has beside its QEMU, as it is opened: files that go with it, programs."""
 
     gate: Gate | None = None
-    sockets: list[Path] = field(default_factory=list)
+    outlives_parent: bool = False
+    files: list[Path] = field(default_factory=list)
     companions: list[Process] = field(default_factory=list)
 
 
@@ -46,7 +47,7 @@ def open_request(
         case Listen(path):
             sock = passed.enter_context(listen_unix(Path(path)))
             stack.callback(Path(path).unlink, missing_ok=True)
-            beside.sockets.append(Path(path))
+            beside.files.append(Path(path))
             return sock.fileno()
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
@@ -58,7 +59,12 @@ def open_request(
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
-            beside.sockets.append(Path(path))
+            beside.files.append(Path(path))
+            return descriptor
+        case Scratch(path):
+            descriptor = _make_file(Path(path), stack)
+            passed.callback(os.close, descriptor)
+            beside.files.append(Path(path))
             return descriptor
         case Companion():
             return _start_companion(request, stack, passed, beside)
@@ -69,6 +75,18 @@ def _open_file(path: str, *, write: bool) -> int:
         return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+
+
+def _make_file(path: Path, stack: contextlib.AsyncExitStack) -> int:
+    """A new file in place of what a dead process left there."""
+    try:
+        make_private_directory(path.parent)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
+    stack.callback(path.unlink, missing_ok=True)
+    return descriptor
 
 
 def _open_directory(path: Path) -> int:
@@ -86,7 +104,9 @@ def _start_companion(
     passed.enter_context(ours)
     with theirs:
         words = [word.replace("{fd}", str(theirs.fileno())) for word in companion.argv]
-        process = Process.spawn(words, pass_fds=(theirs.fileno(),), gate=beside.gate)
+        process = Process.spawn(
+            words, pass_fds=(theirs.fileno(),), gate=beside.gate, outlives_parent=beside.outlives_parent
+        )
     process.name = companion.name
     beside.companions.append(process)
     stack.push_async_callback(process.kill)

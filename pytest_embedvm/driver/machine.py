@@ -53,6 +53,9 @@ class Machine:
     `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
     """
 
+    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
+    updated: Final = False
+
     def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
         self._driver = driver
         self.definition = definition
@@ -99,9 +102,6 @@ class Machine:
         """Whether a start, or another job, is under way."""
         return self.job.locked()
 
-    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
-    updated: Final = False
-
     @property
     def status(self) -> Status:
         return self._status
@@ -109,11 +109,7 @@ class Machine:
     @status.setter
     def status(self, status: Status) -> None:
         self._status = status
-        self._mark()
-
-    def _mark(self) -> None:
-        if self._running:
-            self._running.recording.mark()
+        self._driver.recordings.mark(self.name)
 
     @property
     def kept(self) -> bool:
@@ -198,11 +194,11 @@ class Machine:
 
     async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool) -> None:
         media.check(live)
-        live.id = self._driver.ids.next()
+        self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        self.live = live
-        await start(self, launch(live, self._driver.host), live.id, paused=wait, door=door, kept=kept)
+        planned = launch(live, self._driver.host)
+        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door, kept=kept)
 
     def new_recording(self) -> Recording:
         """The record of the run that begins."""
@@ -241,6 +237,7 @@ class Machine:
     def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
+        self._driver.host.clear_places(self.name)
 
     async def destroy(self, flags: int = 0) -> None:
         """End it now; with GRACEFUL, let QEMU write its images back first.
@@ -323,7 +320,7 @@ class Machine:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
-            self._mark()
+            self._driver.recordings.mark(self.name)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
 
     # What it is asked
@@ -362,7 +359,7 @@ class Machine:
     def emit(self, event: Event) -> None:
         self._driver.events.emit(self, event)
         if self._running and self._running.kept:
-            self._running.recording.mark()
+            self._driver.recordings.mark(self.name)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))

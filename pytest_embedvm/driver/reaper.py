@@ -35,7 +35,7 @@ async def end(root: Root, record: Record) -> bool:
     ended = record.process is not None and await _end(record.process, record.name)
     for companion in record.companions:
         await _end(companion.identity, companion.name)
-    for path in (*record.sockets, root.pid_path(record.name)):
+    for path in (*record.files, root.pid_path(record.name)):
         path.unlink(missing_ok=True)
     shutil.rmtree(root.runtime_directory(record.id, record.name), ignore_errors=True)
     return ended

@@ -17,7 +17,7 @@ from pytest_embedvm.domain import block, definition
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver import blockjobs, logs, pending, persist, react, reaper, state, status, stop
+from pytest_embedvm.driver import blockjobs, logs, pending, react, reaper, state, status, stop
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.machine import Machine
@@ -26,6 +26,7 @@ from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import MONITOR
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, SystemFailure
+from pytest_embedvm.files import set_aside
 from pytest_embedvm.qemu.monitor import CommandError, Monitor
 from pytest_embedvm.qemu.process import Process
 from pytest_embedvm.units import KIB
@@ -65,12 +66,18 @@ def _records(driver: Driver) -> list[Record]:
             if path != status.path_of(driver.root, record.name):
                 raise SystemFailure(f"it is the status of another domain, '{record.name}'")
         except (EmbedError, OSError) as error:
-            aside = persist.set_aside(path)
-            driver.root.log.error("domain status %s cannot be read: %s; it is kept as %s", path, error, aside)  # noqa: TRY400
+            _set_aside(driver, path, error)
         else:
             driver.ids.taken(record.id)
             found.append(record)
     return found
+
+
+def _set_aside(driver: Driver, path: Path, error: EmbedError | OSError) -> None:
+    aside = path
+    with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
+        aside = set_aside(path)
+    driver.root.log.error("domain status %s cannot be read: %s; it is kept as %s", path, error, aside)
 
 
 #: What a QEMU that is gone died of, by what it was last seen doing.
@@ -78,13 +85,11 @@ _LAST_SEEN: Final = {DomainState.SHUTDOWN: state.POWERED_OFF, DomainState.CRASHE
 
 
 async def _take_up(driver: Driver, record: Record) -> None:
-    log = driver.root.log.about(record.name)
     try:
         machine = _machine(driver, record)
     except EmbedError as error:
-        log.error("its status cannot be understood, it is ended: %s", error)  # noqa: TRY400
         await reaper.end(driver.root, record)
-        persist.set_aside(status.path_of(driver.root, record.name))
+        _set_aside(driver, status.path_of(driver.root, record.name), error)
         return
     _tell_pending(machine, record)
     if record.process is None:  # it had ended before, and that was not told
@@ -95,7 +100,7 @@ async def _take_up(driver: Driver, record: Record) -> None:
         try:
             await _adopt(driver, machine, record)
         except (EmbedError, OSError) as error:
-            log.error("QEMU %d is lost: %s", record.process.pid, error)  # noqa: TRY400
+            driver.root.log.about(record.name).error("QEMU %d is lost: %s", record.process.pid, error)  # noqa: TRY400
             await _bury(driver, machine, record, _LAST_SEEN.get(record.status.state, state.LOST))
 
 
@@ -178,7 +183,7 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         recording=driver.recordings.new(machine),
         started=record.started,
         kept=record.kept,
-        sockets=record.sockets,
+        files=record.files,
         companions=tuple(companions),
         jobs={job.name: job for job in record.jobs},
         announced=True,
@@ -192,7 +197,7 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
 def _fill_stack(stack: contextlib.AsyncExitStack, running: Running, home: Path, pid_file: Path) -> None:
     """What `start` would have put there."""
     stack.callback(shutil.rmtree, home, ignore_errors=True)
-    for path in running.sockets:
+    for path in running.files:
         stack.callback(path.unlink, missing_ok=True)
     for companion in running.companions:
         stack.push_async_callback(companion.kill)

@@ -57,8 +57,8 @@ class Record:
     log_start: int
     argv: tuple[str, ...]
     ports: tuple[Port, ...]
-    #: The sockets that have to be removed in the end.
-    sockets: tuple[Path, ...]
+    #: The files, sockets too, that have to be removed in the end.
+    files: tuple[Path, ...]
     companions: tuple[Companion, ...]
     jobs: tuple[BlockJob, ...]
     #: Disk nodes that stand in the XML because an image's header said so, by their number.

@@ -43,8 +43,8 @@ class Running:
     started: float
     #: Whether it outlives us.
     kept: bool
-    #: The sockets that go with it, and the programs that run beside it.
-    sockets: tuple[Path, ...]
+    #: The files, sockets too, that go with it, and the programs that run beside it.
+    files: tuple[Path, ...]
     companions: tuple[Process, ...]
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
     jobs: dict[str, BlockJob] = field(default_factory=dict)

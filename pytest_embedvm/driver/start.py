@@ -21,15 +21,17 @@ from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.recording import Recording
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.logs import Log
+from pytest_embedvm.qemu.confinement import dies_with_parent
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
 from pytest_embedvm.qemu.parts import Listen
-from pytest_embedvm.qemu.process import Gate, Process, dies_with_parent
+from pytest_embedvm.qemu.process import Gate, Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -47,17 +49,25 @@ DOOR: Final = "debug.sock"
 
 
 async def start(
-    machine: Machine, launch: Launch, domain_id: int, *, paused: bool, door: bool = True, kept: bool = False
+    machine: Machine,
+    launch: Launch,
+    domain_id: int,
+    ownership: Ownership,
+    *,
+    paused: bool,
+    door: bool = True,
+    kept: bool = False,
 ) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param kept: whether it outlives us: its monitor is a socket, too, that whoever opens the root next connects to.
     :raise InternalError: when QEMU ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, stack, door=door, kept=kept)
+        running = _spawn(machine, launch, domain_id, ownership, stack, door=door, kept=kept)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -71,13 +81,20 @@ async def start(
 
 
 def _spawn(
-    machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack, *, door: bool, kept: bool
+    machine: Machine,
+    launch: Launch,
+    domain_id: int,
+    ownership: Ownership,
+    stack: contextlib.AsyncExitStack,
+    *,
+    door: bool,
+    kept: bool,
 ) -> Running:
     recording = machine.new_recording()
     stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
-        beside = Beside(passed.enter_context(Gate()) if kept or not dies_with_parent() else None)
+        beside = Beside(passed.enter_context(Gate()) if kept or not dies_with_parent() else None, outlives_parent=kept)
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
@@ -90,13 +107,22 @@ def _spawn(
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        if machine.live:
+            ownership.lend(launch, machine.live, machine.root, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
             spoken = os.fstat(output.fileno()).st_size
             inherited = (*monitors.values(), *numbers.values())
-            environment["PATH"] = os.defpath
-            process = Process.spawn(argv, output=output, pass_fds=inherited, env=environment, gate=beside.gate)
+            process = Process.spawn(
+                argv,
+                output=output,
+                pass_fds=inherited,
+                env={"PATH": os.defpath, **environment},
+                confinement=ownership.confinement,
+                gate=beside.gate,
+                outlives_parent=kept,
+            )
         stack.push_async_callback(process.kill)
         label.info("QEMU is process %d, its log is %s", process.pid, log)
         _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
@@ -111,7 +137,7 @@ def _spawn(
             recording=recording,
             started=time.time(),
             kept=kept,
-            sockets=tuple(beside.sockets),
+            files=tuple(beside.files),
             companions=tuple(beside.companions),
         )
         recording.begin(running)

@@ -90,8 +90,8 @@ def _format_own(record: Record, own: Element) -> None:
             socket=_encode_if(port.socket),
             log=_encode_if(port.log),
         )
-    for path in record.sockets:
-        _add(own, "socket", path=_encode(path))
+    for path in record.files:
+        _add(own, "file", path=_encode(path))
     for number in record.detected:
         _add(own, "detected", index=str(number))
     for event in record.events:
@@ -137,7 +137,7 @@ def _parse(root: Element, own: Element, domain: Element) -> Record:
         log_start=int(_need(log, "start")),
         argv=tuple(_decode(_need(word, "text")) for word in own.iterfind("word")),
         ports=tuple(map(_port, own.iterfind("port"))),
-        sockets=tuple(Path(_decode(_need(socket, "path"))) for socket in own.iterfind("socket")),
+        files=tuple(Path(_decode(_need(file, "path"))) for file in own.iterfind("file")),
         companions=tuple(Companion(_decode(_need(c, "name")), _identity(c)) for c in own.iterfind("companion")),
         jobs=tuple(_jobs(root)),
         detected=tuple(int(_need(link, "index")) for link in own.iterfind("detected")),

@@ -10,44 +10,36 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
+from weakref import WeakSet
 
 from pytest_embedvm.errors import InternalError, SystemFailure
+from pytest_embedvm.qemu.confinement import UNCONFINED, Confinement
 from pytest_embedvm.qemu.identity import Identity
 
 KILL_TIMEOUT_S: Final = 10.0
 
 
-#: Once the death signal is set: is the parent still the one that spawned us? It may have died just before.
-_STILL_OURS: Final = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+#: Those that are to end with us.
+_ours: Final[WeakSet[Process]] = WeakSet()
+#: Why no more may be started.
+_closed: str | None = None
 
 #: Behind a gate: nothing comes but the end of file when who holds the gate died before it was opened.
 _LET_IN: Final = 'read -r _ || exit 1; exec "$@" </dev/null'
 
 
-def _die_with_parent() -> tuple[str, ...]:
-    """The words before a command line that tie its life to the thread that spawns it.
+def end_all(why: str) -> None:
+    """SIGKILL every child but those that outlive their parent, and start no more; must run on the loop thread.
 
-    PR_SET_PDEATHSIG by util-linux's setpriv: a preexec_fn would do the same at ten times the price,
-    because Python then has to fork instead of vfork.
+    :param why: what who tries to start one is told.
     """
-    setpriv = _setpriv()
-    if setpriv is None:
-        return ()
-    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _STILL_OURS, "sh", str(os.getpid()))
-
-
-@cache
-def _setpriv() -> str | None:
-    return shutil.which("setpriv")
-
-
-def dies_with_parent() -> bool:
-    """Whether the kernel of this host ends what was spawned together with who spawned it."""
-    return _setpriv() is not None
+    global _closed
+    _closed = why
+    for process in _ours:
+        process.send_signal(signal.SIGKILL)
 
 
 class Gate:
@@ -94,7 +86,9 @@ class Process:
         output: IO[bytes] | int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        outlives_parent: bool = False,
         gate: Gate | None = None,
+        confinement: Confinement = UNCONFINED,
     ) -> Self:
         """Start ARGV in a process group of its own, so that a terminal's Ctrl-C does not reach it.
 
@@ -102,14 +96,19 @@ class Process:
         it ends, by whatever signal.
 
         :param output: where its standard output and error go.
+        :param confinement: as whom it runs, and within which limits.
         :param pass_fds: descriptors it inherits under the same numbers.
-        :param gate: it outlives its parent, but does not begin before the gate is opened.
-        :raise SystemFailure: when the program cannot be started.
+        :param outlives_parent: it is not ended with this process, by whatever; it needs a gate.
+        :param gate: it does not begin before the gate is opened.
+        :raise SystemFailure: when the program cannot be started, or `end_all()` was called.
         """
+        if _closed is not None:
+            raise SystemFailure(f"cannot execute binary {argv[0]}: {_closed}")
         if shutil.which(argv[0]) is None:  # setpriv would start, and only then find out
             number = errno.EACCES if Path(argv[0]).exists() else errno.ENOENT
             raise SystemFailure(f"cannot execute binary {argv[0]}: {os.strerror(number)}")
-        words = [*(("/bin/sh", "-c", _LET_IN, "sh") if gate else _die_with_parent()), *argv]
+        waiting = ("/bin/sh", "-c", _LET_IN, "sh") if gate else ()
+        words = [*confinement.words(outlives_parent=gate is not None), *waiting, *argv]
         try:
             popen = subprocess.Popen(
                 words,
@@ -127,11 +126,14 @@ class Process:
             gate.waiting += 1
         name = os.path.basename(argv[0])  # noqa: PTH119 - a word of a command line, not a path to walk
         try:
-            return cls(Identity.of(popen.pid), name, popen)
+            process = cls(Identity.of(popen.pid), name, popen)
         except OSError as error:  # no descriptor is left to watch it with
             popen.kill()
             popen.wait()
             raise SystemFailure(f"cannot watch process {popen.pid} of {argv[0]}: {error.strerror}") from error
+        if not outlives_parent:
+            _ours.add(process)
+        return process
 
     @classmethod
     def adopt(cls, identity: Identity, name: str) -> Process:
@@ -215,6 +217,20 @@ class Process:
             raise InternalError(
                 f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"
             ) from None
+
+
+#: The most of a command line that goes into a sentence.
+COMMAND_CHARACTERS: Final = 200
+
+
+def command_of(pid: int) -> str:
+    """The command line of process PID on one line, at most 200 characters of it; the program's name if it has ended.
+
+    :raise OSError: when there is no such process, or none that can be seen from here.
+    """
+    process = Path("/proc") / str(pid)
+    words = (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ") or (process / "comm").read_bytes()
+    return " ".join(words.decode(errors="replace").split())[:COMMAND_CHARACTERS]
 
 
 #: Children that may outlive us and that nobody has in charge; a child that ends has to be reaped all the same.

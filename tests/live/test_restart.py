@@ -18,8 +18,7 @@ import pytest
 from pytest_embedvm import libvirt, libvirt_qemu
 from pytest_embedvm.driver import status
 from pytest_embedvm.driver.record import Record
-from pytest_embedvm.qemu import monitor
-from tests.live.conftest import PAUSED, Told, qemus, uri, xml
+from tests.live.conftest import PAUSED, qemus, uri, xml
 
 #: What the application does until it is killed, or told to go on by a line.
 APPLICATION = """

@@ -11,6 +11,7 @@ from pytest_embedvm.api._object import Session, _run, answering
 from pytest_embedvm.api.connect import virConnect
 from pytest_embedvm.api.early_events import EarlyEvent, attach, checked
 from pytest_embedvm.constants import ConnectFlags
+from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.uri import parse_uri
@@ -44,14 +45,21 @@ def _open(name: str | None, keywords: Keywords, *, readonly: bool) -> virConnect
         raise NoConnect("a connection without a URI; name a root, as in qemu:///embed?root=/absolute/path")
     if not isinstance(name, str):
         raise TypeError(f"virConnectOpen() argument 'name' must be str or None, not {type(name).__name__}")
+    policy = access.find(access.EMBED)
+    access.require(policy, "virConnectOpen", writes=not readonly)
     early, others = _split(**keywords)
     events, options = checked(early), Options(**others)
     loop, client = loop_thread(), Client(options, parse_uri(name))
-    driver = _run(loop, Driver.open(name, options))
-    connection = virConnect(Session(name, driver, client, loop, readonly=readonly))
-    attach(connection, driver, events)
-    driver.events.release()
-    return connection
+
+    async def opened() -> virConnect:
+        # Made here, so that the end of one that is interrupted, and has no owner, is a finalizer's.
+        driver = await Driver.open(name, options)
+        connection = virConnect(Session(name, driver, client, loop, policy, readonly=readonly))
+        attach(connection, driver, events)
+        driver.events.release()
+        return connection
+
+    return _run(loop, opened())
 
 
 def _split(
