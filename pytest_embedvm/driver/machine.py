@@ -6,7 +6,7 @@ import contextlib
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_embedvm.constants import (
     DomainConsoleFlags,
@@ -16,9 +16,7 @@ from pytest_embedvm.constants import (
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
-    DomainEventUndefinedDetailType,
     DomainMetadataType,
-    DomainModificationImpact,
     DomainPausedReason,
     DomainQemuMonitorCommandFlags,
     DomainShutoffReason,
@@ -29,19 +27,19 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, definitions, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
+from pytest_embedvm.driver.recording import Recording
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
-from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -55,12 +53,15 @@ class Machine:
     `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
     """
 
+    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
+    updated: Final = False
+
     def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
         self._driver = driver
         self.definition = definition
         self.live: Completed | None = None
         self.persistent = persistent
-        self.status = shutoff(DomainShutoffReason.UNKNOWN)
+        self._status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
@@ -102,9 +103,18 @@ class Machine:
         return self.job.locked()
 
     @property
-    def updated(self) -> bool:
-        """Always false, as in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not)."""
-        return False
+    def status(self) -> Status:
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        self._driver.recordings.mark(self.name)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it runs, and outlives this process."""
+        return self._running is not None and self._running.kept and self._running.announced
 
     @property
     def autodestroy(self) -> bool:
@@ -159,7 +169,8 @@ class Machine:
                 # What was completed a moment ago is not completed again: that would find the same, and takes longer.
                 live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
                 options = client.options if client else Options()
-                await self._start(live, flags, wait=wait, door=options.debug)
+                kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+                await self._start(live, flags, wait=wait, door=options.debug, kept=kept)
             except BaseException:
                 failed = self._running
                 self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -170,17 +181,37 @@ class Machine:
                 self._spawned = None
             if flags & DomainCreateFlags.START_AUTODESTROY:
                 self.owner = client or self._driver
-            self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
-            if wait:
-                self.status = paused(DomainPausedReason.USER)
-                self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+            self._announce(wait=wait)
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool) -> None:
+    def _announce(self, *, wait: bool) -> None:
+        self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+        if wait:
+            self.status = paused(DomainPausedReason.USER)
+            self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+        if self._running:  # else it is gone already
+            self._running.announced = True
+            self._running.recording.flush()  # who was told that it runs finds it again
+
+    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool) -> None:
         media.check(live)
-        self.live, live.id = live, self._driver.registry.next_id()
+        self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        await start(self, launch(live, self._driver.host), live.id, self._driver.ownership, paused=wait, door=door)
+        planned = launch(live, self._driver.host)
+        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door, kept=kept)
+
+    def new_recording(self) -> Recording:
+        """The record of the run that begins."""
+        return self._driver.recordings.new(self)
+
+    def adopted(self, running: Running, live: Completed, status: Status) -> None:
+        """There is a QEMU from before, as it was on record."""
+        self.live, self._last = live, running
+        self.started(running)
+        self.status = status
+
+    async def detach(self) -> None:
+        await stop.detach(self.require_active())
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -192,10 +223,14 @@ class Machine:
         running.agent = channels.agent_channel(running.ports)
         self.status = paused(DomainPausedReason.STARTING_UP)
 
-    def stopped(self, ending: Ending) -> None:
-        """QEMU is gone, and all that belonged to it."""
+    def stopped(self, ending: Ending, *, told: bool = True) -> None:
+        """QEMU is gone, and all that belonged to it; TOLD: whether anybody had heard of it."""
+        running = self._running
         self._forget_run(shutoff(ending.reason))
-        self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        if told:
+            self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        if running:
+            running.recording.end()
         if not self.persistent:
             self._driver.registry.remove(self)
 
@@ -213,7 +248,7 @@ class Machine:
         if self.starting and not self.active and await self._end_start():
             return
         graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
-        running = self._require_active()
+        running = self.require_active()
         await stop.destroy(self, running, graceful=graceful)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
             running.log.unlink(missing_ok=True)
@@ -228,22 +263,22 @@ class Machine:
 
     async def shutdown(self, flags: int = 0) -> None:
         """Ask the guest to power off; returns at once for ACPI, when the guest obeys for the agent."""
-        await power.shutdown(self, self._require_active(ErrorDomain.QEMU), flags)
+        await power.shutdown(self, self.require_active(ErrorDomain.QEMU), flags)
 
     async def reboot(self, flags: int = 0) -> None:
         """Ask the guest to reboot; returns at once for ACPI, when the guest obeys for the agent."""
-        await power.reboot(self, self._require_active(), flags)
+        await power.reboot(self, self.require_active(), flags)
 
     async def reset(self) -> None:
-        async with self._running_job("reset") as running:
+        async with self.running_job("reset") as running:
             await power.reset(self, running)
 
     async def suspend(self) -> None:
-        async with self._running_job("suspend") as running:
+        async with self.running_job("suspend") as running:
             await power.suspend(self, running)
 
     async def resume(self) -> None:
-        async with self._running_job("resume") as running:
+        async with self.running_job("resume") as running:
             await power.resume(self, running)
 
     # Its definition
@@ -259,41 +294,15 @@ class Machine:
     async def undefine(self, flags: int = 0) -> None:
         """Forget the definition; a running machine runs on as a transient one.
 
-        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
+        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what becomes of it.
         """
         async with self._job("undefine"):
-            if not self.persistent:
-                raise OperationInvalid("cannot undefine transient domain")
-            nvram.undefine(self.definition, flags)
-            persist.remove(self.root, self.name)
-            self.persistent = False
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
-            if not self.active:
-                self._driver.registry.remove(self)
+            definitions.undefine(self, self._driver.registry, flags)
 
     async def rename(self, new: str) -> None:
-        """Give it another name.
-
-        :raise OperationInvalid: when it runs, is transient, or has that name.
-        :raise XMLError: when the name cannot be one.
-        """
+        """Give it another name, if it does not run."""
         async with self._job("rename"):
-            # libvirt: qemuDomainRename, virDomainObjListRename
-            if "/" in new:
-                raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
-            document.require_text(new, "name")
-            if self.active:
-                raise OperationInvalid("cannot rename active domain")
-            if not self.persistent:
-                raise OperationInvalid("cannot rename a transient domain")
-            self._driver.registry.check_rename(self, new)
-            renamed = self.definition.copy()
-            renamed.name = new
-            persist.save(self.root, renamed)
-            persist.remove(self.root, self.name)
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
-            self.definition = renamed
-            self.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+            definitions.rename(self, self._driver.registry, new)
 
     def metadata(self, kind: int, uri: str | None, flags: int = 0) -> str:
         """Title, description, or the metadata element of namespace URI.
@@ -301,38 +310,24 @@ class Machine:
         :raise NoMetadata: when there is none.
         """
         self._require_there()
-        return metadata.get(self._affected(flags)[0], kind, uri)
+        return metadata.get(definitions.affected(self, flags)[0], kind, uri)
 
     async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
         """Set one of them, or remove it with None."""
         async with self._job("set_metadata"):
-            affected = self._affected(flags)
+            affected = definitions.affected(self, flags)
             for domain in affected:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
+            self._driver.recordings.mark(self.name)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
-
-    def _affected(self, flags: int) -> list[Domain]:
-        """Which of definition and live FLAGS mean."""
-        # libvirt: virDomainObjUpdateModificationImpact
-        live = bool(flags & DomainModificationImpact.LIVE)
-        config = bool(flags & DomainModificationImpact.CONFIG)
-        if not live and not config:
-            live, config = self.active, not self.active
-        affected: list[Domain] = []
-        if live:
-            self._require_active()
-            affected += [self.live] if self.live else []
-        if config and not self.persistent:
-            raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-        return affected + ([self.definition] if config else [])
 
     # What it is asked
 
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
-        async with self._running_job("monitor_command") as running:
+        async with self.running_job("monitor_command") as running:
             if flags & DomainQemuMonitorCommandFlags.HMP:
                 return await passthrough.hmp(running.monitor, text)
             return await passthrough.qmp(running.monitor, text)
@@ -343,7 +338,7 @@ class Machine:
         :raise AgentCommandError: when the agent refuses it.
         :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
         """
-        return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
+        return await passthrough.agent(power.require_agent(self, self.require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
         """The console, serial port or channel with this alias, or the first.
@@ -352,8 +347,8 @@ class Machine:
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
         """
         force = bool(flags & DomainConsoleFlags.FORCE)
-        async with self._running_job("open_console") as running:
-            return await channels.open_console(self._require_live(), running, device, force=force)
+        async with self.running_job("open_console") as running:
+            return await channels.open_console(self.require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
         """What is known of the last run, running or not."""
@@ -363,6 +358,8 @@ class Machine:
 
     def emit(self, event: Event) -> None:
         self._driver.events.emit(self, event)
+        if self._running and self._running.kept:
+            self._driver.recordings.mark(self.name)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))
@@ -375,14 +372,14 @@ class Machine:
             # libvirt: qemuDomainObjFromDomain
             raise NoDomain(f"no domain with matching uuid '{self.uuid}' ({self.name})")
 
-    def _require_active(self, origin: ErrorDomain = ErrorDomain.DOMAIN) -> Running:
+    def require_active(self, origin: ErrorDomain = ErrorDomain.DOMAIN) -> Running:
         self._require_there()
         if self._running is None:
             raise OperationInvalid("domain is not running", origin=origin)
         return self._running
 
-    def _require_live(self) -> Completed:
-        self._require_active()
+    def require_live(self) -> Completed:
+        self.require_active()
         if self.live is None:  # it is set before QEMU is started
             raise OperationInvalid("domain is not running")
         return self.live
@@ -395,6 +392,6 @@ class Machine:
             yield
 
     @contextlib.asynccontextmanager
-    async def _running_job(self, what: str) -> AsyncIterator[Running]:
+    async def running_job(self, what: str) -> AsyncIterator[Running]:
         async with self._job(what):
-            yield self._require_active()
+            yield self.require_active()

@@ -77,7 +77,7 @@ class Events(Base):
 
         :raise libvirtError: NO_DOMAIN when DOM is gone.
         """
-        return self._register_domain_event(dom, _kind(eventID), cb, opaque)
+        return self._register_domain_event(dom, event_kind(eventID), cb, opaque)
 
     @public("virConnectDomainEventDeregisterAny")
     def domainEventDeregisterAny(self, callbackID: int) -> None:
@@ -126,7 +126,11 @@ class Events(Base):
         """Accepted."""
 
 
-def _kind(number: int) -> DomainEventID:
+def event_kind(number: int) -> DomainEventID:
+    """The kind of event that NUMBER stands for.
+
+    :raise InvalidCall: when there is none.
+    """
     if operator.index(number) < 0:
         raise InvalidCall("eventID in virConnectDomainEventRegisterAny must be zero or greater")
     if number >= len(DomainEventID):
