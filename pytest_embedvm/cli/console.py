@@ -19,7 +19,7 @@ from pytest_embedvm.cli.machines import Machine, look
 #: Ctrl-], as telnet and `virsh console` have it.
 LEAVE: Final = b"\x1d"
 #: How much of what was said before is shown.
-BEFORE_BYTES: Final = 4096
+BEFORE_BYTES: Final = 2048
 _READ_BYTES: Final = 4096
 #: What was typed and the guest has not read: beyond this nothing more is taken.
 _PENDING_BYTES: Final = 65536

@@ -39,7 +39,7 @@ COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 when it failed, 2 when it was not understood."""
-    args = _parser().parse_args(argv)
+    args = _parse(_parser(), argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -52,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What ARGV says; words may go on after an option, which argparse leaves over: `embedvm qmp vm --hmp info name`."""
+    args, over = parser.parse_known_args(argv)
+    words = getattr(args, "words", None)
+    if over and (words is None or any(word.startswith("-") for word in over)):
+        parser.error(f"unrecognized arguments: {' '.join(over)}")
+    if over:
+        args.words = [*words, *over]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
