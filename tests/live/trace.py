@@ -1,4 +1,4 @@
-"""What a program and all its children did to the file system and the network, by strace."""
+"""What a program and all its children changed in the file system, and reached by sockets: told by strace."""
 
 from __future__ import annotations
 
@@ -8,75 +8,76 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-#: What changes a file or makes one, and what reaches a socket: the name of the call.
-CHANGES = (
-    "open", "openat", "openat2", "creat", "mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat", "link", "linkat",
-    "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "truncate", "chmod", "fchmodat", "chown", "lchown",
-    "fchownat", "utimensat", "setxattr", "lsetxattr", "removexattr", "mount", "bind", "connect", "sendto", "sendmsg",
-)  # fmt: skip
+CHANGING: Final = """
+    open openat openat2 creat mkdir mkdirat mknod mknodat symlink symlinkat link linkat rename renameat renameat2
+    unlink unlinkat rmdir truncate chmod fchmodat fchmodat2 chown lchown fchownat utime utimes utimensat
+    setxattr lsetxattr removexattr lremovexattr mount umount2""".split()
+REACHING: Final = ["bind", "connect", "sendto", "sendmsg", "sendmmsg"]
 
-_CALL = re.compile(r"^(?:\[pid +)?\d+\]? +(?:<\.\.\. )?(\w+)(?: resumed>)?\((.*)\) += (-?\d+|\?)(.*)$")
-_STRING = re.compile(r'(?:(?:AT_FDCWD|\d+)<((?:[^\\>]|\\.)*)>, )?"((?:[^"\\]|\\.)*)"')
-_SOCKET = re.compile(r'sun_path=(@?)"((?:[^"\\]|\\.)*)"')
+_RETURNED: Final = re.compile(r"(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?")
+_PATH: Final = re.compile(r'(?:(?:AT_FDCWD|\d+)<((?:[^\\>]|\\.)*)>, )?"((?:[^"\\]|\\.)*)"')
+_SOCKET: Final = re.compile(r'sun_path=@?"((?:[^"\\]|\\.)*)"')
+_FAMILY: Final = re.compile(r"sa_family=(\w+)")
+_FOR_WRITING: Final = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_TMPFILE")
 
 
 @dataclass(frozen=True)
 class Touch:
-    """One call, and one of the places that it changed or reached."""
+    """One call, and a place that it changed or reached: a path, or the family of a socket's address."""
 
     call: str
     place: str
-    line: str
 
 
 def run(words: Sequence[str], output: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run WORDS with every call of theirs and of their descendants' in OUTPUT."""
-    calls = ",".join(f"?{call}" for call in CHANGES)
+    """Run WORDS, with what they and their descendants do in OUTPUT."""
+    calls = ",".join(f"?{call}" for call in (*CHANGING, *REACHING))
     strace = ["strace", "-f", "-y", "-qq", "-s", "4096", "-e", "signal=none", "-e", f"trace={calls}", "-o", str(output)]
-    return subprocess.run([*strace, *words], check=False, capture_output=True, text=True, timeout=240, env=environment)
+    return subprocess.run(
+        [*strace, *words], check=False, capture_output=True, text=True, timeout=240, env=environment, cwd=output.parent
+    )
 
 
 def touches(output: Path) -> Iterator[Touch]:
-    """What in OUTPUT changed something, or reached a socket."""
-    unfinished: dict[str, str] = {}
-    for line in output.read_text(errors="surrogateescape").splitlines():
-        pid, _, rest = line.partition(" ")
+    """What in OUTPUT changed something, or reached for a socket, be it in vain."""
+    begun: dict[str, str] = {}
+    opened: dict[str, str] = {}
+    for line in output.read_text().splitlines():
+        thread, _, rest = line.partition(" ")
         if rest.endswith("<unfinished ...>"):
-            unfinished[pid] = rest.removesuffix("<unfinished ...>")
+            begun[thread] = rest.removesuffix("<unfinished ...>")
             continue
         if "resumed>" in rest:
-            rest = unfinished.pop(pid, "") + rest.partition("resumed>")[2]
-        if match := re.match(r" *(\w+)\((.*)\) += (-?\d+)", rest):
-            yield from _touches(match[1], match[2], int(match[3]), line)
+            rest = begun.pop(thread, "") + rest.partition("resumed>")[2]
+        match = _RETURNED.match(rest.strip())
+        if match is None:
+            continue
+        call, arguments, result, path = match.groups()
+        if path is not None:
+            opened[result] = path
+        for touch in _reached(call, arguments) if call in REACHING else _changed(call, arguments, int(result)):
+            # Sockets are reached by their directory's descriptor, which the driver opens just before, for a child too.
+            number, _, name = touch.place.removeprefix("/proc/self/fd/").partition("/")
+            yield Touch(call, f"{opened[number]}/{name}") if number in opened else touch
 
 
-def _touches(call: str, arguments: str, result: int, line: str) -> Iterator[Touch]:
-    if call in ("bind", "connect", "sendto", "sendmsg"):
-        yield from _reached(call, arguments, line)
+def _changed(call: str, arguments: str, result: int) -> Iterator[Touch]:
+    if result < 0 or (call.startswith("open") and not _FOR_WRITING.search(arguments)):
         return
-    if call.startswith("open") and not re.search(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_TMPFILE", arguments):
-        return
-    if result < 0:
-        return
-    for directory, path in _STRING.findall(arguments):
-        yield Touch(call, os.path.normpath(os.path.join(_plain(directory) or "/", _plain(path))), line)
+    for directory, path in _PATH.findall(arguments):
+        yield Touch(call, os.path.normpath(Path(_plain(directory) or "/", _plain(path))))
 
 
-def _reached(call: str, arguments: str, line: str) -> Iterator[Touch]:
-    if call in ("sendto", "sendmsg") and "sa_family" not in arguments:
-        return
-    for abstract, path in _SOCKET.findall(arguments):
-        yield Touch(call, f"@{path}" if abstract else _plain(path), line)
-    if (family := re.search(r"sa_family=(\w+)", arguments)) and family[1] != "AF_UNIX":
-        yield Touch(call, family[1], line)
+def _reached(call: str, arguments: str) -> Iterator[Touch]:
+    for path in _SOCKET.findall(arguments):
+        yield Touch(call, _plain(path))
+    for family in _FAMILY.findall(arguments):
+        if family != "AF_UNIX":
+            yield Touch(call, family)
 
 
 def _plain(text: str) -> str:
     """TEXT without strace's escapes."""
-    return (
-        text.encode("latin-1", "backslashreplace")
-        .decode("unicode_escape")
-        .encode("latin-1", "replace")
-        .decode(errors="replace")
-    )
+    return re.sub(r'\\(["\\])', r"\1", text)
