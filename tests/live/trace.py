@@ -43,7 +43,7 @@ def run(words: Sequence[str], output: Path, environment: dict[str, str]) -> subp
 def touches(output: Path) -> Iterator[Touch]:
     """What in OUTPUT changed something, or reached for a socket, be it in vain."""
     begun: dict[str, str] = {}
-    opened: dict[str, str] = {}
+    opened: dict[tuple[str, str], str] = {}
     for line in output.read_text().splitlines():
         thread, _, rest = line.partition(" ")
         if rest.endswith("<unfinished ...>"):
@@ -56,11 +56,12 @@ def touches(output: Path) -> Iterator[Touch]:
             continue
         call, arguments, result, path = match.groups()
         if path is not None:
-            opened[result] = path
+            opened[thread, result] = opened["any", result] = path
         for touch in _reached(call, arguments) if call in REACHING else _changed(call, arguments, int(result)):
             # Sockets are reached by their directory's descriptor, which the driver opens just before, for a child too.
             number, _, name = touch.place.removeprefix("/proc/self/fd/").partition("/")
-            yield Touch(call, f"{opened[number]}/{name}") if number in opened else touch
+            directory = opened.get((thread, number)) or opened.get(("any", number))
+            yield Touch(call, f"{directory}/{name}") if directory and name else touch
 
 
 def _changed(call: str, arguments: str, result: int) -> Iterator[Touch]:
