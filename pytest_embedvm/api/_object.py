@@ -29,6 +29,10 @@ class Unexpected(InternalError):
     """The driver raised what it never promised: a defect, whose traceback is the cause."""
 
 
+class ClosedMeanwhile(InvalidConnection):
+    """Another thread closed the connection between the check of a call and its turn on the loop."""
+
+
 class answering:
     """One call of the API: the thread's last error is cleared, and an error by meaning becomes a libvirtError.
 
@@ -57,6 +61,16 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
         raise Unexpected(f"{type(error).__name__}: {error}") from error
 
 
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do WORK; a cancellation is passed on when it is done, and never leaves it half done."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
@@ -68,7 +82,7 @@ class Session:
     ) -> None:
         self.uri = uri
         self.client = client
-        self.driver = driver
+        self._driver = driver
         self.loop = loop
         self.policy = policy
         self.readonly = readonly
@@ -105,13 +119,31 @@ class Session:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
         self.closed = True
         for number in self.callbacks:
-            self.driver.events.deregister(number)
-        await self.driver.close(self.client)
+            self._driver.events.deregister(number)
+        await _to_the_end(self._driver.close(self.client))
+
+    @property
+    def driver(self) -> Driver:
+        """The driver, which must not be asked any more when it was closed while a call was on its way to the loop.
+
+        :raise ClosedMeanwhile: when it was.
+        """
+        if self.closed:
+            raise ClosedMeanwhile("virConnectClose")
+        return self._driver
 
     def abandon(self) -> None:
         """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""
         if not self.closed and self.loop.alive:
-            asyncio.run_coroutine_threadsafe(self.end(), self.loop.loop)
+            self.loop.leave(self._abandoned())
+
+    async def _abandoned(self) -> None:
+        try:
+            await self.end()
+        except InvalidConnection:
+            pass  # another thread closed it meanwhile
+        except EmbedError as error:
+            self._driver.root.log.error("a connection that nobody holds did not end well: %s", error)  # noqa: TRY400
 
 
 class LibvirtObject:
@@ -138,7 +170,10 @@ def public(
             with answering():
                 self._session.check(function, origin, writes=writes)
                 arguments.c_strings((*args, *kwargs.values()))
-                return method(self, *args, **kwargs)
+                try:
+                    return method(self, *args, **kwargs)
+                except ClosedMeanwhile:
+                    raise InvalidConnection(function, origin=origin) from None
 
         return call
 
