@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
@@ -29,7 +29,7 @@ from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -51,6 +51,7 @@ class Driver:
         self.ownership = Ownership(config)
         self.registry = Registry()
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._connections = 0
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
@@ -73,11 +74,13 @@ class Driver:
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._connections:
+            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
+                driver._forget()
+            elif driver._connections:
                 driver._join(wanted, options)
                 return driver
-            # Its first connection is being opened, or its last one closed.
-            await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+            else:  # its first connection is being opened, or its last one closed
+                await (driver._closed if driver._opened.is_set() else driver._opened).wait()
         return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
 
     def _join(self, wanted: Uri, options: Options) -> None:
@@ -108,14 +111,11 @@ class Driver:
             self.registry.add(Machine(self, domain, persistent=True))
 
     async def cleanup(self) -> None:
-        """End all machines, and deliver no more events.
+        """End all machines.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
-        try:
-            await self._destroy(m for m in self.registry if m.active or m.starting)
-        finally:
-            self.events.close()
+        await self._destroy(m for m in self.registry if m.active or m.starting)
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -140,9 +140,13 @@ class Driver:
             if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
-    def _free(self) -> None:
+    def _forget(self) -> None:
+        self.events.close()
         self.root.release()
         del _open[self.root.identity]
+
+    def _free(self) -> None:
+        self._forget()
         self._opened.set()
         self._closed.set()
 
@@ -153,6 +157,11 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def _require_open(self, function: str) -> None:
+        """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
+        if not self._connections:
+            raise InvalidConnection(function, origin=ErrorDomain.NONE)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -169,6 +178,7 @@ class Driver:
         self.require_own_process()
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
+        self._require_open("virDomainCreateXML")
         machine = self._claim(domain, live=True)
         if machine is None:
             machine = Machine(self, domain, persistent=False)
@@ -183,6 +193,7 @@ class Driver:
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
+        self._require_open("virDomainDefineXML")
         machine = self._claim(domain, live=False)
         if machine is None:
             machine = Machine(self, domain, persistent=False)

@@ -11,11 +11,29 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
+from weakref import WeakSet
 
 from pytest_embedvm.errors import InternalError, SystemFailure
 from pytest_embedvm.qemu.confinement import UNCONFINED, Confinement
 
 KILL_TIMEOUT_S: Final = 10.0
+
+
+#: Those that are to end with us.
+_ours: Final[WeakSet[Process]] = WeakSet()
+#: Why no more may be started.
+_closed: str | None = None
+
+
+def end_all(why: str) -> None:
+    """SIGKILL every child but those that outlive their parent, and start no more; must run on the loop thread.
+
+    :param why: what who tries to start one is told.
+    """
+    global _closed
+    _closed = why
+    for process in _ours:
+        process.send_signal(signal.SIGKILL)
 
 
 class Process:
@@ -48,8 +66,10 @@ class Process:
         :param output: where its standard output and error go.
         :param confinement: as whom it runs, and within which limits.
         :param pass_fds: descriptors it inherits under the same numbers.
-        :raise SystemFailure: when the program cannot be started.
+        :raise SystemFailure: when the program cannot be started, or `end_all()` was called.
         """
+        if _closed is not None:
+            raise SystemFailure(f"cannot execute binary {argv[0]}: {_closed}")
         if shutil.which(argv[0]) is None:  # setpriv would start, and only then find out
             number = errno.EACCES if Path(argv[0]).exists() else errno.ENOENT
             raise SystemFailure(f"cannot execute binary {argv[0]}: {os.strerror(number)}")
@@ -68,11 +88,14 @@ class Process:
         except OSError as error:
             raise SystemFailure(f"cannot execute binary {argv[0]}: {error.strerror}") from error
         try:
-            return cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
+            process = cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
         except OSError as error:  # no descriptor is left to watch it with
             popen.kill()
             popen.wait()
             raise SystemFailure(f"cannot watch process {popen.pid} of {argv[0]}: {error.strerror}") from error
+        if not outlives_parent:
+            _ours.add(process)
+        return process
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
