@@ -12,22 +12,24 @@ from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
-from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
+from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -40,13 +42,16 @@ class Driver:
 
     name = "qemu"
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, config: Config) -> None:
         self.root = root
+        self.config = config
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
-        self.host = EmbedHost(root)
+        self.host = EmbedHost(root, config)
+        self.ownership = Ownership(config)
         self.registry = Registry()
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._connections = 0
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
@@ -61,23 +66,34 @@ class Driver:
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
         :raise InvalidArgument: also when it asks for what one of the root's drivers cannot honour.
+        :raise ConfigSyntax, ConfigUnsupported: also when the configuration is not right, or not that of the driver
+            that has the root open in this process; see `Config.read`.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
-        wanted = parse_uri(uri)
+        wanted, options = parse_uri(uri), options or Options()
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._connections:
-                driver._connections += 1
+            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
+                driver._forget()
+            elif driver._connections:
+                driver._join(wanted, options)
                 return driver
-            # Its first connection is being opened, or its last one closed.
-            await (driver._closed if driver._opened.is_set() else driver._opened).wait()
-        return await cls._first(root)
+            else:  # its first connection is being opened, or its last one closed
+                await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+        return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
+
+    def _join(self, wanted: Uri, options: Options) -> None:
+        if wanted.config is not None or options.config is not None:
+            self.config.require_same(Config.read(self.root.path, options.config, file=wanted.config))
+        self._connections += 1
 
     @classmethod
-    async def _first(cls, root: Root) -> Driver:
+    async def _first(cls, root: Root, config: Config) -> Driver:
         root.acquire()
-        driver = _open[root.identity] = cls(root)
+        driver = _open[root.identity] = cls(root, config)
+        for warning in config.warnings:
+            root.log.warning("%s", warning)
         others = [make() for make in subdrivers.ROSTER]
         try:
             driver._drivers = await subdrivers.initialize([*others, driver], privileged=os.geteuid() == 0, root=root)
@@ -90,18 +106,16 @@ class Driver:
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT."""
+        self.ownership.admit(root)
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
 
     async def cleanup(self) -> None:
-        """End all machines, and deliver no more events.
+        """End all machines.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
-        try:
-            await self._destroy(m for m in self.registry if m.active or m.starting)
-        finally:
-            self.events.close()
+        await self._destroy(m for m in self.registry if m.active or m.starting)
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -126,9 +140,13 @@ class Driver:
             if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
-    def _free(self) -> None:
+    def _forget(self) -> None:
+        self.events.close()
         self.root.release()
         del _open[self.root.identity]
+
+    def _free(self) -> None:
+        self._forget()
         self._opened.set()
         self._closed.set()
 
@@ -139,6 +157,11 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def _require_open(self, function: str) -> None:
+        """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
+        if not self._connections:
+            raise InvalidConnection(function, origin=ErrorDomain.NONE)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -155,6 +178,7 @@ class Driver:
         self.require_own_process()
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
+        self._require_open("virDomainCreateXML")
         machine = self._claim(domain, live=True)
         if machine is None:
             machine = Machine(self, domain, persistent=False)
@@ -169,6 +193,7 @@ class Driver:
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
+        self._require_open("virDomainDefineXML")
         machine = self._claim(domain, live=False)
         if machine is None:
             machine = Machine(self, domain, persistent=False)

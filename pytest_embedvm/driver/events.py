@@ -212,7 +212,7 @@ class EventHub:
                 continue
             try:
                 entry.callback(machine, event)
-            except Exception:
+            except BaseException:  # a test's own failure, or an exit, may be none of Exception's
                 log = self._log.about(machine.name)
                 log.exception("callback %r of domain event %s failed", entry.callback, event)
 
