@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,7 +14,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
+from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
 from pytest_embedvm.loop import LoopThread
 
 #: pytest shows the line that called, not these.
@@ -86,6 +87,7 @@ class Session:
         self.policy = policy
         self.readonly = readonly
         self.closed = False
+        self._pid = os.getpid()
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
 
@@ -93,11 +95,17 @@ class Session:
         """Refuse the call FUNCTION on a closed connection, one that WRITES on a read-only one, and what nobody may.
 
         :raise InvalidConnection: when the connection is closed.
+        :raise OperationInvalid: in a forked child, which has none of the driver's threads.
         :raise OperationDenied: when it is read-only.
         :raise AccessDenied: when the policy does not let it through.
         """
         if self.closed:
             raise InvalidConnection(function, origin=origin)
+        if self._pid != os.getpid():
+            raise OperationInvalid(
+                f"this connection belongs to process {self._pid}, this is process {os.getpid()}: "
+                "a forked child must open a root of its own"
+            )
         if writes and self.readonly:
             raise OperationDenied(f"read only access prevents {function}")
         access.require(self.policy, function, writes=writes)

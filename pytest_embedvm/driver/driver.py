@@ -24,6 +24,7 @@ from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
@@ -47,6 +48,7 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
+        self.ownership = Ownership(config)
         self.registry = Registry()
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
@@ -104,6 +106,7 @@ class Driver:
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT."""
+        self.ownership.admit(root)
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
 

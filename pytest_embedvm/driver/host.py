@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import secrets
 import uuid
@@ -87,6 +88,12 @@ class EmbedHost:
         """
         for above, _ in _PLACES.values():
             self._root.directory(*above, file_name(domain))
+
+    def clear_places(self, domain: str) -> None:
+        """Remove those of them that hold nothing: DOMAIN no longer runs."""
+        for above, _ in _PLACES.values():
+            with contextlib.suppress(OSError):  # a log or a variable store stays in it, or it is gone
+                self._root.path.joinpath(*above, file_name(domain)).rmdir()
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)

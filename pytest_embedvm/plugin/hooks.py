@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from pytest_embedvm.plugin import markers
+from pytest_embedvm.plugin import controller, markers
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
     CACHE_VARIABLE,
@@ -40,8 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
     _set_variable(config, ACCEL_VARIABLE, settings.accel)
     if settings.pause and config.getoption("dist", "no") != "no":
         raise pytest.UsageError("--embedvm-pause waits at the terminal, which xdist's workers do not have; add -n 0")
-    if not _is_worker(config):
+    if _is_worker(config):
+        controller.watch(config)
+    else:
         _prepare_output(settings.output)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: in the controller, before a worker starts."""
+    controller.introduce(node)
 
 
 def _prepare_output(output: Path) -> None:
