@@ -20,6 +20,7 @@ from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration_server import Server
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
@@ -38,6 +39,7 @@ class Driver:
         self.events = EventHub()
         self.host = EmbedHost(root)
         self.registry = Registry()
+        self.server = Server(self)
         self._pid = os.getpid()
         self._connections = 0
         self._closed = asyncio.Event()
@@ -68,6 +70,7 @@ class Driver:
         try:
             for domain in persist.load(root):
                 driver.registry.add(Machine(driver, domain, persistent=True))
+            driver.server.open()
         except BaseException:
             root.release()
             raise
@@ -82,6 +85,8 @@ class Driver:
         self.require_own_process()
         last = self._connections == 1
         self._connections -= 1
+        if last:
+            await self.server.close()
         doomed = [
             m
             for m in self.registry
@@ -127,29 +132,21 @@ class Driver:
         :param client: who wants it; with START_AUTODESTROY its `close(client)` ends it, or without one the last.
         """
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
-        machine = self._claim(domain, live=True)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
-        machine = self._claim(domain, live=False)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=False)
         try:
             machine.define(domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
@@ -164,10 +161,25 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+    def admit(self, domain: Completed, *, live: bool) -> Machine:
+        """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
+
+        Whoever admits also dismisses.
+
+        :param live: it is to be started, so it must not be active.
+        """
         if domain.uuid is None:  # complete() gives every domain one
             raise XMLError(f"domain '{domain.name}' has no uuid")
-        return self.registry.claim(domain.name, domain.uuid, live=live)
+        machine = self.registry.claim(domain.name, domain.uuid, live=live)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        return machine
+
+    def dismiss(self, machine: Machine) -> None:
+        """Forget MACHINE if nothing came of it."""
+        if not machine.active and not machine.persistent:
+            self.registry.remove(machine)
 
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
@@ -245,6 +257,7 @@ def _forget_in_child() -> None:
     """A child of fork has the objects; the roots stay the parent's."""
     for driver in _open.values():
         driver.root.forget()
+        driver.server.forget()
     _open.clear()
 
 

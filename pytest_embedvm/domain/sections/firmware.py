@@ -21,6 +21,8 @@ Format = Literal["raw", "qcow2"]
 #: The block nodes behind the two flash chips.
 CODE: Final = "libvirt-pflash0"
 VARIABLES: Final = "libvirt-pflash1"
+#: The variable store's name among the files of its domain, where the driver chooses it.
+STORE: Final = "VARS.fd"
 
 
 @dataclass(kw_only=True)
@@ -66,7 +68,7 @@ def settle(os: Os, context: Context) -> None:
         raise XMLError(f"loader path '{os.loader.path}' must be absolute", origin=ErrorDomain.DOMAIN)
     if os.loader.type == "pflash" and not os.loader.stateless:
         os.nvram = os.nvram or Nvram()
-        os.nvram.path = os.nvram.path or context.host.path("nvram", context.domain.name, "VARS.fd")
+        os.nvram.path = os.nvram.path or context.host.path("nvram", context.domain.name, STORE)
 
 
 def _choose(os: Os, context: Context) -> None:
