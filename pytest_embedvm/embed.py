@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.driver.uri import make_uri
 
-__all__ = ["make_uri"]
+__all__ = ["Need", "explain", "make_uri"]

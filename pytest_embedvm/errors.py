@@ -84,6 +84,14 @@ class ConfigUnsupported(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
+class ConfigSyntax(EmbedError):
+    """A configuration file, or a key in it, is not right; the detail begins with the file and the line."""
+
+    code = ErrorNumber.CONF_SYNTAX
+    sentence = "configuration file syntax error: {}"
+    default_origin = ErrorDomain.CONF
+
+
 class MissingName(EmbedError):
     """The XML has no name, or an empty one. The detail is not part of the sentence."""
 
@@ -160,6 +168,14 @@ class OperationDenied(EmbedError):
     code = ErrorNumber.OPERATION_DENIED
     sentence = "operation forbidden: {}"
     default_origin = ErrorDomain.DOMAIN
+
+
+class AccessDenied(EmbedError):
+    """The access policy does not let the call through; the detail names both."""
+
+    code = ErrorNumber.ACCESS_DENIED
+    sentence = "access denied: {}"
+    default_origin = ErrorDomain.ACCESS
 
 
 class NoDomain(EmbedError):

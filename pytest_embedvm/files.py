@@ -24,11 +24,12 @@ def make_private_directory(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync: bool = True) -> None:
     """Write DATA to PATH so that a reader sees the old bytes or the new ones, never a part.
 
     The file is synced before it takes its name; a failure leaves no temporary file behind.
 
+    :param sync: False for what need not survive a power failure: it takes milliseconds less.
     :raise OSError: when the directory cannot be written.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
@@ -37,8 +38,22 @@ def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename PATH, which cannot be read, to `NAME.unreadable`, numbered if that is taken; returns its new path.
+
+    :raise OSError: when it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.unreadable")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.unreadable-{number}")
+    return path.rename(aside)

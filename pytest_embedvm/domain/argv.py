@@ -11,6 +11,7 @@ from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.domain.sections.cpu import Cpu
 from pytest_embedvm.domain.sections.features import Features
 from pytest_embedvm.domain.sections.memory import MemoryBacking
+from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu import parts as qemu
 from pytest_embedvm.qemu.parts import Command, Descriptor, Descriptors, KeyvalPart, ObjectPart, Part, option
 from pytest_embedvm.units import KIB, MIB
@@ -40,14 +41,16 @@ def launch(domain: Completed, host: Host) -> Launch:
     """How DOMAIN is started. The monitor is not part of it: the driver adds its own."""
     context = Context(domain, host.capabilities(domain.devices.emulator or ""), host)
     speakers = [*domain.sections, *([domain.commandline] if domain.commandline else [])]
-    environment = {name: value for s in speakers for name, value in s.environment(context).items()}
-    commands = tuple(command for device in domain.devices.all for command in device.commands())
+    environment = {name: value for d in domain.devices.all for name, value in d.environment(context).items()}
+    environment |= {name: value for s in speakers for name, value in s.environment(context).items()}
+    commands = tuple(command for device in domain.devices.all for command in device.commands(context))
     return Launch(domain.devices.emulator or "", tuple(_parts(context)), environment, commands)
 
 
 def _parts(context: Context) -> Iterator[Part]:
-    domain = context.domain
-    yield KeyvalPart("-name", "", {"guest": domain.name, "debug-threads": True})
+    domain, settings = context.domain, context.host.settings
+    title = {"process": f"qemu:{domain.name}"} if settings.set_process_name else {}
+    yield KeyvalPart("-name", "", {"guest": domain.name, **title, "debug-threads": True})
     yield option("-S")
     yield from _machine(context)
     yield from _memory(context)
@@ -56,21 +59,43 @@ def _parts(context: Context) -> Iterator[Part]:
     yield option("-no-user-config")
     yield option("-nodefaults")
     yield option("-no-shutdown")
+    yield from _deprecation(settings)
     if not any(device.is_display for device in domain.devices.all):
         yield option("-display", "none")
     for section in domain.sections:
         yield from section.parts(context)
     for device in sorted(domain.devices.all, key=lambda device: device.command_line_turn):
         yield from device.parts(context)
-    yield KeyvalPart("-msg", "", {"timestamp": True})
+    yield from _sandbox(context)
+    if settings.log_timestamp:
+        yield KeyvalPart("-msg", "", {"timestamp": True})
     if domain.commandline:
         yield from domain.commandline.parts(context)
+
+
+def _deprecation(settings: Settings) -> Iterator[Part]:
+    # libvirt: qemuBuildCompatDeprecatedCommandLine
+    if settings.deprecation_behavior != "none":
+        props: dict[str, qemu.Json] = {"deprecated-output": "hide"}
+        if settings.deprecation_behavior != "omit":
+            props["deprecated-input"] = settings.deprecation_behavior
+        yield KeyvalPart("-compat", "", props)
+
+
+def _sandbox(context: Context) -> Iterator[Part]:
+    # libvirt: qemuBuildSeccompSandboxCommandLine
+    asked = context.host.settings.seccomp_sandbox
+    if asked and context.capabilities.has_option("sandbox", "elevateprivileges"):
+        names = ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")
+        yield KeyvalPart("-sandbox", "on", dict.fromkeys(names, "deny"))
+    elif asked > 0:
+        yield option("-sandbox", "on")
 
 
 def _machine(context: Context) -> Iterator[Part]:
     domain = context.domain
     machine = context.capabilities.resolve_machine(domain.os.machine or "")
-    props: dict[str, qemu.Json] = {"usb": False, "dump-guest-core": False}
+    props: dict[str, qemu.Json] = {"usb": False, "dump-guest-core": context.host.settings.dump_guest_core}
     for section in (domain.features or Features(), *domain.sections):
         props |= section.machine_props(context)
     if machine.default_ram_id:
@@ -98,7 +123,7 @@ def _memory(context: Context) -> Iterator[Part]:
     machine = context.capabilities.resolve_machine(domain.os.machine or "")
     yield KeyvalPart("-m", "", {"size": f"{mib * KIB}k"})
     if machine.default_ram_id:
-        backend = (domain.memory_backing or MemoryBacking()).backend()
+        backend = (domain.memory_backing or MemoryBacking()).backend(context, machine.default_ram_id)
         yield ObjectPart(backend | {"id": machine.default_ram_id, "size": mib * MIB})
 
 

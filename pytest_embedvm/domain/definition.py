@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lxml import etree
 
@@ -15,15 +14,20 @@ from pytest_embedvm.errors import ConfigUnsupported, MissingName, XMLSchemaError
 from pytest_embedvm.xml import document, mapping
 from pytest_embedvm.xml.document import Element
 
-_log = logging.getLogger("pytest_embedvm.domain")
+#: What hears of a domain's elements and attributes that are ignored, each spelled out.
+OnUnknown = Callable[[Domain, Sequence[str]], None]
 
 
-def parse(text: str, *, validate: bool = False) -> Domain:
+def _ignore(domain: Domain, unknown: Sequence[str]) -> None:
+    """Nobody wants to hear of it."""
+
+
+def parse(text: str, *, validate: bool = False, on_unknown: OnUnknown = _ignore) -> Domain:
     """The domain that TEXT describes, with nothing filled in.
 
-    What libvirt's schema does not know is ignored, as libvirt ignores it, with one warning in the log
-    that names it; with VALIDATE it is an error.
+    What libvirt's schema does not know is ignored, as libvirt ignores it; with VALIDATE it is an error.
 
+    :param on_unknown: called once with all that is ignored, if anything is.
     :raise XMLSyntaxError: when TEXT is not well formed; with line and column.
     :raise XMLError: when a value is not valid.
     :raise MissingName: when there is no name.
@@ -35,7 +39,11 @@ def parse(text: str, *, validate: bool = False) -> Domain:
     domain = mapping.read(Domain, root, seen)
     if not domain.name:
         raise MissingName("")
-    _judge(mapping.unread(root, seen), validate=validate)
+    unknown = _unknown(mapping.unread(root, seen))
+    if unknown and validate:
+        raise XMLSchemaError(f"unexpected {', '.join(unknown)}")
+    if unknown:
+        on_unknown(domain, unknown)
     return domain
 
 
@@ -61,7 +69,11 @@ def _without_live_names(domain: Domain) -> Domain:
     return domain
 
 
-def _judge(unread: Iterator[tuple[tuple[str, ...], str]], *, validate: bool) -> None:
+def _unknown(unread: Iterator[tuple[tuple[str, ...], str]]) -> list[str]:
+    """What of the UNREAD libvirt's schema does not know either, spelled out.
+
+    :raise ConfigUnsupported: when it knows one of them.
+    """
     unknown = []
     for path, value in unread:
         if path[:-1] == ("domain", "features") and not path[-1].startswith("@") and not knows(path):
@@ -70,10 +82,7 @@ def _judge(unread: Iterator[tuple[tuple[str, ...], str]], *, validate: bool) -> 
         if knows(path):
             raise ConfigUnsupported(f"{_spell(path, value)} is not supported by this driver")
         unknown.append(_spell(path, value))
-    if unknown and validate:
-        raise XMLSchemaError(f"unexpected {', '.join(unknown)}")
-    if unknown:
-        _log.warning("ignored, because libvirt's schema does not know it: %s", ", ".join(unknown))
+    return unknown
 
 
 def _spell(path: tuple[str, ...], value: str) -> str:

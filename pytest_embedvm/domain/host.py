@@ -7,11 +7,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu.capabilities import Capabilities
 
 #: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device,
-#: a UEFI variable store, a VNC server's socket.
-FileKind = Literal["channel", "console-log", "nvram", "vnc"]
+#: a UEFI variable store, guest memory in a file, a VNC server's socket.
+FileKind = Literal["channel", "console-log", "nvram", "ram", "vnc"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class FirmwareImage:
 class Host(Protocol):
     """The host, as a domain that is being completed sees it."""
 
+    @property
+    def settings(self) -> Settings:
+        """What the driver's configuration says about every domain."""
+
     def default_emulator(self, arch: str) -> str:
         """The path of the QEMU binary for ARCH.
 
@@ -45,13 +50,16 @@ class Host(Protocol):
         """None where EMULATOR can be given `<domain type='kvm'>`; else why not, in one sentence."""
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
-        """Where the file of this KIND that belongs to ITEM of DOMAIN lies; always under the root."""
+        """Where the file of this KIND that belongs to ITEM of DOMAIN lies; under the root, unless configured."""
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         """The UEFI firmware for a machine type.
 
         :raise OperationFailed: when the host has none that fits.
         """
+
+    def nvram_template(self, loader: str) -> str | None:
+        """What the variables of the firmware at LOADER are made from, if that is configured."""
 
     def now(self) -> datetime.datetime:
         """The time in UTC."""

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_embedvm.driver.uri import Uri
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -24,3 +26,5 @@ class Client:
     """Who has a root open; the owner of the machines that it started with AUTO_DESTROY."""
 
     options: Options = field(default_factory=Options)
+    #: What it opened; None: a root with nothing said about it.
+    uri: Uri | None = None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_FILE
-from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, SocketPlace
+from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
+from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
 from pytest_embedvm.qemu.process import Process
 
 BACKLOG: Final = 16
@@ -47,6 +47,10 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
             return descriptor
+        case Scratch(path):
+            descriptor = _make_file(Path(path), stack)
+            passed.callback(os.close, descriptor)
+            return descriptor
         case Companion(name, argv):
             return _start_companion(name, argv, stack, passed)
 
@@ -63,6 +67,18 @@ def _open_file(path: str, *, write: bool) -> int:
         return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+
+
+def _make_file(path: Path, stack: contextlib.AsyncExitStack) -> int:
+    """A new file in place of what a dead process left there."""
+    try:
+        make_private_directory(path.parent)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
+    stack.callback(path.unlink, missing_ok=True)
+    return descriptor
 
 
 def _open_directory(path: Path) -> int:

@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import uuid
+from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, persist
+from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration_server import Server
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
-from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
+from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
 
 class Driver:
-    """What is alive in one root. Every method must run on the loop thread of the process that opened it."""
+    """What is alive in one root. Every method must run on the loop thread of the process that opened it.
 
-    def __init__(self, root: Root) -> None:
+    It is also the root's last `Subdriver`, QEMU's.
+    """
+
+    name = "qemu"
+
+    def __init__(self, root: Root, config: Config) -> None:
         self.root = root
+        self.config = config
         self.uri = make_uri(root.path)
-        self.events = EventHub()
-        self.host = EmbedHost(root)
+        self.events = EventHub(root.log)
+        self.host = EmbedHost(root, config)
+        self.ownership = Ownership(config)
         self.registry = Registry()
         self.server = Server(self)
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._connections = 0
+        self._opened = asyncio.Event()
         self._closed = asyncio.Event()
+        #: Cleans up the root's drivers, this one first.
+        self._drivers = contextlib.AsyncExitStack()
 
     @classmethod
     async def open(cls, uri: str, options: Options | None = None) -> Driver:
@@ -51,31 +67,59 @@ class Driver:
         Each call is a connection: it wants one `close()`.
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
+        :raise InvalidArgument: also when it asks for what one of the root's drivers cannot honour.
+        :raise ConfigSyntax, ConfigUnsupported: also when the configuration is not right, or not that of the driver
+            that has the root open in this process; see `Config.read`.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
-        root = Root(parse_uri(uri).root)
+        wanted, options = parse_uri(uri), options or Options()
+        subdrivers.check_modes(wanted)
+        root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._connections:
-                break
-            await driver._closed.wait()  # its last connection is being closed
-        else:
-            driver = cls._first(root)
-        driver._connections += 1
-        return driver
+            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
+                driver._forget()
+            elif driver._connections:
+                driver._join(wanted, options)
+                return driver
+            else:  # its first connection is being opened, or its last one closed
+                await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+        return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
+
+    def _join(self, wanted: Uri, options: Options) -> None:
+        if wanted.config is not None or options.config is not None:
+            self.config.require_same(Config.read(self.root.path, options.config, file=wanted.config))
+        self._connections += 1
 
     @classmethod
-    def _first(cls, root: Root) -> Driver:
+    async def _first(cls, root: Root, config: Config) -> Driver:
         root.acquire()
-        driver = cls(root)
+        driver = _open[root.identity] = cls(root, config)
+        for warning in config.warnings:
+            root.log.warning("%s", warning)
+        others = [make() for make in subdrivers.ROSTER]
         try:
-            for domain in persist.load(root):
-                driver.registry.add(Machine(driver, domain, persistent=True))
-            driver.server.open()
+            driver._drivers = await subdrivers.initialize([*others, driver], privileged=os.geteuid() == 0, root=root)
         except BaseException:
-            root.release()
+            driver._free()
             raise
-        _open[root.identity] = driver
+        driver._connections = 1
+        driver._opened.set()
         return driver
+
+    async def initialize(self, *, privileged: bool, root: Root) -> None:
+        """Take up the machines that are defined in ROOT."""
+        self.ownership.admit(root)
+        for domain in persist.load(root):
+            self.registry.add(Machine(self, domain, persistent=True))
+        self.server.open()
+
+    async def cleanup(self) -> None:
+        """End all machines.
+
+        :raise SystemFailure: when a machine cannot be ended.
+        """
+        await self.server.close()
+        await self._destroy(m for m in self.registry if m.active or m.starting)
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -83,22 +127,16 @@ class Driver:
         :raise SystemFailure: when a machine cannot be ended. The root is free again all the same.
         """
         self.require_own_process()
-        last = self._connections == 1
         self._connections -= 1
-        if last:
-            await self.server.close()
-        doomed = [
-            m
-            for m in self.registry
-            if (last and (m.active or m.starting)) or (client is not None and m.owner is client)
-        ]
+        if self._connections:
+            await self._destroy(m for m in self.registry if client is not None and m.owner is client)
+            return
         try:
-            await self._destroy(doomed)
+            await self._drivers.aclose()
         finally:
-            if last:
-                self._free()
+            self._free()
 
-    async def _destroy(self, machines: list[Machine]) -> None:
+    async def _destroy(self, machines: Iterable[Machine]) -> None:
         results = await asyncio.gather(*(machine.destroy() for machine in machines), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         # One that ended by itself in the meantime is as good as destroyed.
@@ -106,10 +144,15 @@ class Driver:
             if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
-    def _free(self) -> None:
+    def _forget(self) -> None:
         self.events.close()
+        self.server.forget()
         self.root.release()
         del _open[self.root.identity]
+
+    def _free(self) -> None:
+        self._forget()
+        self._opened.set()
         self._closed.set()
 
     def require_own_process(self) -> None:
@@ -119,6 +162,11 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def _require_open(self, function: str) -> None:
+        """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
+        if not self._connections:
+            raise InvalidConnection(function, origin=ErrorDomain.NONE)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -130,8 +178,12 @@ class Driver:
         """Start the domain that XML describes; unless its name and uuid are those of a persistent one, it is transient.
 
         :param client: who wants it; with START_AUTODESTROY its `close(client)` ends it, or without one the last.
+        :raise ConfigUnsupported: when the start would call a driver that this client does not have; with the reason.
         """
+        self.require_own_process()
+        subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
+        self._require_open("virDomainCreateXML")
         machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
@@ -142,6 +194,7 @@ class Driver:
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
+        self._require_open("virDomainDefineXML")
         machine = self.admit(domain, live=False)
         try:
             machine.define(domain)
@@ -151,7 +204,9 @@ class Driver:
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
         self.require_own_process()
-        return await self.complete(definition.parse(xml, validate=validate))
+        return await self.complete(
+            definition.parse(xml, validate=validate, on_unknown=partial(logs.unknown, self.root.log))
+        )
 
     async def complete(self, domain: Domain) -> Completed:
         """DOMAIN with nothing left open, for its emulator as it is now."""

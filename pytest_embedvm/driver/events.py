@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import queue
 import threading
@@ -21,11 +20,10 @@ from pytest_embedvm.constants import (
     DomainEventWatchdogAction,
     DomainMetadataType,
 )
+from pytest_embedvm.logs import Log
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,8 @@ class _Registration:
 class EventHub:
     """The callbacks of one root. Every method may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._lock = threading.Lock()
         self._registrations: dict[int, _Registration] = {}
         self._ids = itertools.count()
@@ -229,8 +228,9 @@ class EventHub:
                 continue
             try:
                 entry.callback(machine, event)
-            except Exception:
-                logger.exception("callback %r of domain event %s failed", entry.callback, event)
+            except BaseException:  # a test's own failure, or an exit, may be none of Exception's
+                log = self._log.about(machine.name)
+                log.exception("callback %r of domain event %s failed", entry.callback, event)
 
 
 class _Delivery:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_embedvm.domain.host import FirmwareImage
 from pytest_embedvm.errors import OperationFailed
-
-logger = logging.getLogger(__name__)
+from pytest_embedvm.logs import Log
 
 #: Where the descriptors are; a file in a later directory hides its namesake in an earlier one.
 DIRECTORIES: Final = (Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware"))
 
 
 def find(
-    arch: str, machine: str, *, secure_boot: bool, smm: bool, directories: tuple[Path, ...] = DIRECTORIES
+    log: Log,
+    arch: str,
+    machine: str,
+    *,
+    secure_boot: bool,
+    smm: bool,
+    directories: tuple[Path, ...] = DIRECTORIES,
 ) -> FirmwareImage:
     """The first UEFI image that fits, in the order of the descriptors' names.
 
+    :param log: where a descriptor that cannot be read is reported.
     :param secure_boot: with keys enrolled; without, an image that enforces nothing.
     :param smm: whether the machine has System Management Mode, which most Secure Boot images need.
     :raise OperationFailed: when there is none.
     """
-    for descriptor in _descriptors(directories):
+    for descriptor in _descriptors(directories, log):
         features = set(descriptor.get("features", ()))
         if (
             _is_for(descriptor, arch, machine)
@@ -40,13 +45,13 @@ def find(
     raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
 
 
-def _descriptors(directories: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
+def _descriptors(directories: tuple[Path, ...], log: Log) -> Iterator[dict[str, Any]]:
     files = {path.name: path for directory in directories if directory.is_dir() for path in directory.glob("*.json")}
     for _, path in sorted(files.items()):
         try:
             descriptor = json.loads(path.read_bytes() or b"null")  # an empty file masks its namesake
         except (OSError, ValueError) as error:
-            logger.warning("firmware descriptor %s is ignored: %s", path, error)
+            log.warning("firmware descriptor %s is ignored: %s", path, error)
             continue
         if isinstance(descriptor, dict) and descriptor.get("mapping", {}).get("device") == "flash":
             yield descriptor

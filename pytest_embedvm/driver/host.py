@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import secrets
 import uuid
@@ -10,6 +11,7 @@ from typing import Final
 
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
+from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.root import Root, file_name
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
@@ -26,6 +28,7 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "channel": (("lib", "qemu", "channel", "target"), ""),
     "console-log": (("log", "qemu", "console"), ".log"),
     "nvram": (("lib", "qemu", "nvram"), ""),
+    "ram": (("lib", "qemu", "ram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),
 }
 
@@ -33,8 +36,9 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
 class EmbedHost:
     """Implements `domain.host.Host`. `prepare` asks QEMU; all else answers from memory."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, config: Config) -> None:
         self._root = root
+        self.settings = config
         self._probed: dict[str, HostCapabilities] = {}
 
     async def prepare(self, emulator: str) -> HostCapabilities:
@@ -43,7 +47,9 @@ class EmbedHost:
         :raise SystemFailure: when it is not there or does not run.
         """
         if emulator not in self._probed:
-            self._probed[emulator] = await host_capabilities(Path(emulator), default_cache_dir(), requested())
+            self._probed[emulator] = await host_capabilities(
+                Path(emulator), default_cache_dir(), requested(), self._root.log
+            )
         return self._probed[emulator]
 
     def default_emulator(self, arch: str) -> str:
@@ -68,18 +74,33 @@ class EmbedHost:
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         above, suffix = _PLACES[kind]
-        return str(self._root.path.joinpath(*above, file_name(domain), file_name(item) + suffix))
+        directory = self._root.path.joinpath(*above)
+        if kind == "ram" and self.settings.memory_backing_dir:
+            # libvirt: virQEMUDriverConfigLoadMemoryEntry; roots share it, so each has a directory of its own
+            device, inode = self._root.identity
+            directory = Path(self.settings.memory_backing_dir, "libvirt", "qemu", f"embed-{device}-{inode}")
+        return str(directory / file_name(domain) / (file_name(item) + suffix))
 
     def make_places(self, domain: str) -> None:
-        """Make the directories that `path` names for DOMAIN.
+        """Make the directories that `path` names for DOMAIN below the root.
 
         :raise SystemFailure: when one cannot be made.
         """
         for above, _ in _PLACES.values():
             self._root.directory(*above, file_name(domain))
 
+    def clear_places(self, domain: str) -> None:
+        """Remove those of them that hold nothing: DOMAIN no longer runs."""
+        for above, _ in _PLACES.values():
+            with contextlib.suppress(OSError):  # a log or a variable store stays in it, or it is gone
+                self._root.path.joinpath(*above, file_name(domain)).rmdir()
+
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        return firmware.find(arch, machine, secure_boot=secure_boot, smm=smm)
+        return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)
+
+    def nvram_template(self, loader: str) -> str | None:
+        pairs = dict(pair.split(":") for pair in self.settings.nvram)
+        return pairs.get(loader)
 
     def vsock_cid(self, wanted: int | None) -> int:
         return free_cid(wanted)

@@ -24,7 +24,7 @@ from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver import defining, nvram, persist, state, stop, transfer
+from pytest_embedvm.driver import defining, nvram, persist, state, stop, subdrivers, transfer
 from pytest_embedvm.driver.arriving import Arriving
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.descriptors import listen_unix, remove_socket
@@ -91,6 +91,7 @@ class Incoming:
 
     async def _prepare(self, offer: Offer) -> Path | None:
         self._driver.require_own_process()
+        subdrivers.require(offer.xml, self._client.uri if self._client else None)
         domain = await self._driver.complete(definition.parse(offer.xml))
         self._definition = Completed(domain.copy())
         if offer.persistent_xml is not None:

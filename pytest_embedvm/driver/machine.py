@@ -206,13 +206,12 @@ class Machine:
 
     async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, arriving: Arriving | None) -> None:
         media.check(live)
-        live.id = self._driver.registry.next_id()
+        self.live, live.id = live, self._driver.registry.next_id()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        self.live = live
         planned = launch(live, self._driver.host)
         planned = arriving.adapt(planned) if arriving else planned
-        await start(self, planned, live.id, paused=wait, door=door)
+        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door)
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -234,6 +233,7 @@ class Machine:
     def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
+        self._driver.host.clear_places(self.name)
 
     async def destroy(self, flags: int = 0) -> None:
         """End it now; with GRACEFUL, let QEMU write its images back first.

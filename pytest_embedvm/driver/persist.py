@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import write_atomically
-
-logger = logging.getLogger(__name__)
 
 # libvirt: virXMLEmitWarning
 WARNING = """<!--
@@ -51,11 +50,12 @@ def load(root: Root) -> Iterator[Domain]:
     directory = root.path / "etc/qemu"
     for path in sorted(directory.glob("*.xml")) if directory.is_dir() else ():
         try:
-            domain = definition.parse(path.read_text("utf-8"))
+            domain = definition.parse(path.read_text("utf-8"), on_unknown=partial(logs.unknown, root.log))
             if file_name(domain.name) != path.stem:
                 raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
         except (EmbedError, OSError, UnicodeError) as error:
-            logger.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, _set_aside(path))  # noqa: TRY400
+            aside = _set_aside(path)
+            root.log.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, aside)  # noqa: TRY400
         else:
             yield domain
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -40,8 +39,6 @@ from pytest_embedvm.units import KIB
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
     from pytest_embedvm.driver.running import Running
-
-logger = logging.getLogger(__name__)
 
 #: How long QEMU may take to end after the guest powered off: it writes its images back.
 POWEROFF_TIMEOUT_S: Final = 15.0  # libvirt: virProcessKillPainfully
@@ -79,7 +76,7 @@ def _shutdown(machine: Machine, running: Running, data: Data) -> None:
     restarts = machine.action("on_poweroff") == "restart"
     by_guest = data.get("guest", False)
     if running.ending is None and (running.fake_reboot or (restarts and by_guest)):
-        fake_reboot(running)  # libvirt: a fake reboot changes no state and tells nobody
+        fake_reboot(machine, running)  # libvirt: a fake reboot changes no state and tells nobody
         return
     guest, host = DomainEventShutdownDetailType.GUEST, DomainEventShutdownDetailType.HOST
     announce_shutdown(machine, guest if by_guest else host)
@@ -93,17 +90,18 @@ def end_soon(running: Running) -> None:
     running.stack.callback(timer.cancel)
 
 
-def fake_reboot(running: Running) -> None:
+def fake_reboot(machine: Machine, running: Running) -> None:
     """Reset a guest that powered off, and let it run again (libvirt: qemuProcessFakeReboot)."""
-    running.background(asyncio.get_running_loop().create_task(_fake_reboot(running)))
+    running.background(asyncio.get_running_loop().create_task(_fake_reboot(machine, running)))
 
 
-async def _fake_reboot(running: Running) -> None:
+async def _fake_reboot(machine: Machine, running: Running) -> None:
     try:
         await running.monitor.execute("system_reset")
         await running.monitor.execute("cont")
     except EmbedError as error:
-        logger.warning("the guest of QEMU %d was to reboot: %s", running.process.pid, error)
+        log = machine.root.log.about(machine.name)
+        log.warning("the guest of QEMU %d was to reboot: %s", running.process.pid, error)
         await running.process.kill()
     finally:
         running.fake_reboot = False
@@ -182,7 +180,7 @@ def _panicked(machine: Machine, running: Running, data: Data) -> None:  # noqa: 
     action = machine.action("on_crash")
     if action == "restart":
         running.resuming = DomainRunningReason.CRASHED
-        fake_reboot(running)
+        fake_reboot(machine, running)
     elif action == "destroy":
         running.ending = state.PANICKED
         running.process.send_signal(signal.SIGKILL)

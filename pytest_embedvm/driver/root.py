@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,11 +11,16 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from pytest_embedvm.driver import index, logs, version
+from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, Place, require_free
+from pytest_embedvm.driver.lock import Lock
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
+from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.logs import Log
+from pytest_embedvm.qemu.cache import default_cache_dir
 
-#: What the driver may create below a root, and what `purge` removes: TOPS/qemu.
-TOPS: Final = ("etc", "lib", "log", "run")
+#: What holds the lock; libvirt: virQEMUDriverConfig's stateDir, and virPidFileAcquire's "driver"
+PID_FILE: Final = "driver.pid"
 FILE_NAME_BYTES: Final = 200
 
 
@@ -46,15 +50,17 @@ def driver_socket(root: Path) -> Path:
 class Root:
     """A directory that holds everything of one driver, and the lock that makes it one process's own.
 
-    The layout is libvirt's. A directory comes into being, 0700, when something is to be put there.
+    The layout is libvirt's; every directory that is made is 0700.
     """
 
     def __init__(self, path: Path) -> None:
         """Take PATH, which is created if it is missing.
 
+        :raise ConfigUnsupported: when it is the host's `/`, or a libvirt daemon's.
         :raise SystemFailure: when it cannot be made, or is no directory.
         """
         self.path = Path(os.path.realpath(path))
+        require_free(self.path)
         try:
             make_private_directory(self.path)
             status = self.path.stat()
@@ -62,11 +68,14 @@ class Root:
             raise SystemFailure(f"cannot create directory {self.path}: {error.strerror}") from error
         #: The same for every spelling of one directory.
         self.identity = (status.st_dev, status.st_ino)
-        self._lock: int | None = None
+        #: Its name in logs; no other root of this process has it.
+        self.label = logs.label(self.path)
+        self.log = Log(self.label)
+        self._lock = Lock(self.path.joinpath(*PLACES["run"], PID_FILE))
 
     @property
     def pid_file(self) -> Path:
-        return self.path / "run/qemu/driver.pid"
+        return self._lock.path
 
     @property
     def driver_socket(self) -> Path:
@@ -90,17 +99,24 @@ class Root:
             raise SystemFailure(f"cannot create directory {path}: {error.strerror}") from error
         return path
 
+    def place(self, place: Place) -> Path:
+        """The directory of PLACE, made if it is missing.
+
+        :raise SystemFailure: as `directory` does.
+        """
+        return self.directory(*PLACES[place])
+
     def log_path(self, name: str) -> Path:
         """Where the log of domain NAME is."""
-        return self.directory("log", "qemu") / f"{file_name(name)}.log"
+        return self.place("log") / f"{file_name(name)}.log"
 
     def definition_path(self, name: str) -> Path:
         """Where the definition of persistent domain NAME is."""
-        return self.directory("etc", "qemu") / f"{file_name(name)}.xml"
+        return self.place("config") / f"{file_name(name)}.xml"
 
     def pid_path(self, name: str) -> Path:
         """Where the process id of running domain NAME is."""
-        return self.directory("run", "qemu") / f"{file_name(name)}.pid"
+        return self.place("run") / f"{file_name(name)}.pid"
 
     def runtime_directory(self, domain_id: int, name: str) -> Path:
         """The directory of a running domain, gone when it stops."""
@@ -108,71 +124,83 @@ class Root:
         return self.directory("lib", "qemu", f"domain-{domain_id}-{file_name(name[:20])}")
 
     def acquire(self) -> None:
-        """Lock the root for this process, and write the process's id where libvirt does.
+        """Lock the root for this process, write down who has it, and make libvirt's directories.
 
+        :raise ConfigUnsupported: when a newer version wrote it; nothing is touched then.
         :raise SystemFailure: when another process holds it; the sentence names that process.
         """
-        self.directory("run", "qemu")
-        while self._lock is None:
-            descriptor = self._locked_descriptor()
-            if _still_there(descriptor, self.pid_file):
-                self._lock = descriptor
-            else:  # its holder removed it between our open and our lock
-                os.close(descriptor)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-
-    def _locked_descriptor(self) -> int:
-        descriptor = -1
+        version.check(self.path)
+        self._take()
         try:
-            descriptor = os.open(self.pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # libvirt: virPidFileAcquirePath; the holder is our addition
-            holder = "" if descriptor < 0 else f" (held by process {os.pread(descriptor, 32, 0).decode().strip()})"
-            if descriptor >= 0:
-                os.close(descriptor)
-            raise SystemFailure(f"Failed to acquire pid file '{self.pid_file}': {error.strerror}{holder}") from error
-        return descriptor
+            for place in FROM_THE_START:
+                self.place(place)
+            self._link_cache()
+            record = version.record(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
+        index.register(self.path, record)
+        self.log.info("is %s", self.path)
+
+    def _take(self) -> None:
+        if not self._lock.held:
+            self.place("run")
+            self._lock.acquire()
+
+    def _link_cache(self) -> None:
+        """Let the root's cache be the one that all roots share; one that libvirt made there stays."""
+        link, shared = self.directory("cache") / Path(CACHE_LINK).name, default_cache_dir()
+        with contextlib.suppress(OSError):  # it is only for those who look: the driver does not go this way
+            if link.is_symlink() and link.readlink() != shared:
+                link.unlink()
+            link.symlink_to(shared)
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
-        if self._lock is None:
-            return
-        self.pid_file.unlink(missing_ok=True)
-        # A forked child may hold a copy of the descriptor: closing ours alone would not unlock.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self.forget()
+        if self._lock.held:
+            index.close(self.path)
+            self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: drop the copy of the lock, which stays the parent's."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.forget()
 
     def purge(self) -> None:
         """Remove what the driver made, and the root itself if nothing else is in it.
 
+        :raise ConfigUnsupported: when a newer version wrote it.
         :raise SystemFailure: when the root is open, here or in another process.
         """
-        if self._lock is not None:
+        if self._lock.held:
             raise SystemFailure(f"cannot purge '{self.path}': it is open in this process")
         if not self.path.exists():
+            index.forget(self.path)
             return
-        self.acquire()
+        version.check(self.path)
+        self._take()
         try:
-            for top in TOPS:
-                if not (self.path / top).is_symlink():
-                    shutil.rmtree(self.path / top / "qemu", ignore_errors=True)
+            for place in OURS:
+                self._clear(PLACES[place])
+            link = self.path / CACHE_LINK
+            if link.is_symlink() and not link.parent.is_symlink():
+                link.unlink()
         finally:
-            self.release()
-        for directory in (*(self.path / top for top in TOPS), self.path):
+            self._lock.release()
+        index.forget(self.path)
+        made = sorted({(), *(parts[:n] for parts in PLACES.values() for n in range(1, len(parts) + 1))}, key=len)
+        for parts in reversed(made):
             with contextlib.suppress(OSError):  # not empty: what is in it is not ours
-                directory.rmdir()
+                self.path.joinpath(*parts).rmdir()
 
-
-def _still_there(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+    def _clear(self, parts: tuple[str, ...]) -> None:
+        """Empty the directory PARTS, but for the lock; a symbolic link on the way is not followed."""
+        above = [self.path.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+        if any(path.is_symlink() for path in above) or not above[-1].is_dir():
+            return
+        for path in above[-1].iterdir():
+            if path == self.pid_file:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

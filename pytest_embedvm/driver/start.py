@@ -8,23 +8,24 @@ import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from pytest_embedvm.constants import DomainRunningReason
+from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
-from pytest_embedvm.driver import react, stop
+from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
+from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
 from pytest_embedvm.qemu.parts import Listen
 from pytest_embedvm.qemu.process import Process
@@ -42,15 +43,18 @@ LAST_WORDS_BYTES: Final = 4096
 DOOR: Final = "debug.sock"
 
 
-async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool, door: bool = True) -> None:
+async def start(
+    machine: Machine, launch: Launch, domain_id: int, ownership: Ownership, *, paused: bool, door: bool = True
+) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :raise InternalError: when QEMU ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, stack, door=door)
+        running = _spawn(machine, launch, domain_id, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -64,7 +68,13 @@ async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: boo
 
 
 def _spawn(
-    machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack, *, door: bool
+    machine: Machine,
+    launch: Launch,
+    domain_id: int,
+    ownership: Ownership,
+    stack: contextlib.AsyncExitStack,
+    *,
+    door: bool,
 ) -> Running:
     ours, theirs = socket.socketpair()
     stack.callback(ours.close)
@@ -80,11 +90,22 @@ def _spawn(
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
-        with _log(log, argv, environment) as output:
+        if machine.live:
+            ownership.lend(launch, machine.live, machine.root, home, stack)
+        label = machine.root.log.about(machine.name)
+        with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
+            stack.push(partial(_failed, label, log))
             spoken = os.fstat(output.fileno()).st_size
             inherited = (*monitors.values(), *numbers.values())
-            process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
+            process = Process.spawn(
+                argv,
+                output=output,
+                pass_fds=inherited,
+                env={"PATH": os.defpath, **environment},
+                confinement=ownership.confinement,
+            )
     stack.push_async_callback(process.kill)
+    label.info("QEMU is process %d, its log is %s", process.pid, log)
     _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
     return Running(
         id=domain_id,
@@ -138,27 +159,16 @@ def command_line(argv: Sequence[str], environment: dict[str, str]) -> str:
     return text
 
 
-@contextlib.contextmanager
-def _log(path: Path, argv: Sequence[str], environment: dict[str, str]) -> Iterator[IO[bytes]]:
-    """The machine's log, opened to append, with the command line on its end."""
-    with os.fdopen(_open_log(path), "wb", buffering=0) as file:
-        moment = datetime.now(UTC).isoformat(sep=" ", timespec="milliseconds")
-        file.write(f"{moment}: starting up\n{command_line(argv, environment)}\n".encode(errors="surrogateescape"))
-        yield file
-
-
-def _open_log(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, PRIVATE_FILE)
-    except OSError as error:
-        raise SystemFailure(f"failed to open logfile {path}: {error.strerror}") from error
+def _failed(log: Log, path: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """On the stack's way out: by an error, or (KIND is None) because what was started has ended."""
+    if kind is not None:
+        logs.shutting_down(log, path, DomainShutoffReason.FAILED)
 
 
 def _make_logs(paths: Iterable[Path]) -> None:
     """Make the consoles' own logs, which QEMU opens: it would follow a symbolic link."""
     for path in paths:
-        os.close(_open_log(path))
+        os.close(logs.open_log(path))
 
 
 async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncExitStack) -> None:

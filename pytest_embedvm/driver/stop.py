@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainEventShutdownDetailType
-from pytest_embedvm.driver import react, state
+from pytest_embedvm.driver import logs, react, state
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import EmbedError, OperationTimeout, SystemFailure
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
-
-logger = logging.getLogger(__name__)
 
 #: How long QEMU may take to write its images back after SIGTERM.
 GRACEFUL_TIMEOUT_S: Final = 15.0  # libvirt: virProcessKillPainfully
@@ -30,12 +27,15 @@ def watch(machine: Machine, running: Running) -> None:
 
 async def _watch(machine: Machine, running: Running) -> None:
     await running.wait_gone()
+    log = machine.root.log.about(machine.name)
     try:
         await running.stack.aclose()
     except (EmbedError, OSError):
-        logger.exception("what belonged to domain '%s' did not end well", machine.name)
+        log.exception("what belonged to QEMU %d did not end well", running.process.pid)
     # libvirt: processMonitorEOFEvent: no SHUTDOWN event, so it crashed
-    machine.stopped(running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST))
+    ending = running.ending or (state.POWERED_OFF if running.got_shutdown else state.LOST)
+    logs.shutting_down(log, running.log, ending.reason)
+    machine.stopped(ending)
     running.ended.set()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from pytest_embedvm.plugin import markers
+from pytest_embedvm.plugin import controller, markers
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
     CACHE_VARIABLE,
@@ -38,8 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.cache_dir:
         _set_variable(config, CACHE_VARIABLE, str(settings.cache_dir))
     _set_variable(config, ACCEL_VARIABLE, settings.accel)
-    if not _is_worker(config):
+    if settings.pause and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("--embedvm-pause waits at the terminal, which xdist's workers do not have; add -n 0")
+    if _is_worker(config):
+        controller.watch(config)
+    else:
         _prepare_output(settings.output)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: in the controller, before a worker starts."""
+    controller.introduce(node)
 
 
 def _prepare_output(output: Path) -> None:
@@ -128,3 +138,22 @@ def pytest_runtest_makereport(
 
         artifacts.collect(item, report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, report: pytest.CollectReport | pytest.TestReport
+) -> Generator[None, None, None]:
+    """Pause at a failed test: after others have taken their time-outs away; or tell, before --pdb waits by itself."""
+    settings = node.config.stash[SETTINGS]
+    if not (settings.enabled and settings.pause and isinstance(node, pytest.Item)):
+        yield
+        return
+    from pytest_embedvm.plugin.pause import pause
+
+    debugged = node.config.getoption("usepdb")
+    if debugged:
+        pause(node, report, wait=False)
+    yield
+    if not debugged:
+        pause(node, report, wait=True)

@@ -32,6 +32,7 @@ class Settings:
     cache_dir: Path | None
     output: Path
     show_console: bool
+    pause: bool
     #: Where relative paths in markers begin.
     rootpath: Path
 
@@ -46,6 +47,7 @@ class Settings:
             cache_dir=Path(cache_dir).absolute() if cache_dir else None,
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
+            pause=bool(config.getoption("embedvm_pause")),
             rootpath=config.rootpath,
         )
 
@@ -88,5 +90,10 @@ def add_options(parser: pytest.Parser) -> None:
         "--embedvm-show-console",
         action="store_true",
         help="print what the guests' consoles say while they say it; live with -s",
+    )
+    group.addoption(
+        "--embedvm-pause",
+        action="store_true",
+        help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")

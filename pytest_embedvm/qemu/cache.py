@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
@@ -18,6 +17,7 @@ import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory, write_atomically
+from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
 from pytest_embedvm.qemu.capabilities import PROBED_DEVICES, Capabilities
@@ -35,7 +35,6 @@ _VOLATILE: Final = frozenset(
     {"processor", "cpu MHz", "bogomips", "BogoMIPS", "physical id", "core id", "apicid", "initial apicid"}
 )
 
-_logger = logging.getLogger("pytest_embedvm")
 _warned = False
 
 
@@ -167,7 +166,7 @@ class ProbeCache:
         # An asyncio.Lock belongs to its loop, and a process may have several, one after the other.
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Question, asyncio.Lock]] = WeakKeyDictionary()
 
-    async def get(self, binary: Path, requested: Requested) -> HostCapabilities:
+    async def get(self, binary: Path, requested: Requested, log: Log = HOST) -> HostCapabilities:
         """The answer for BINARY on this host, from memory, from disk, or by probing.
 
         :raise SystemFailure: when BINARY is missing or not executable.
@@ -179,7 +178,7 @@ class ProbeCache:
         answer = self._memory.get(question)
         if answer is None:
             async with self._gate(question):
-                answer = self._memory.get(question) or await self._fetch(question)
+                answer = self._memory.get(question) or await self._fetch(question, log)
                 self._memory[question] = answer
         require(answer.accelerator, requested)
         return answer
@@ -188,9 +187,9 @@ class ProbeCache:
         gates = self._gates.setdefault(asyncio.get_running_loop(), {})
         return gates.setdefault(question, asyncio.Lock())
 
-    async def _fetch(self, question: _Question) -> HostCapabilities:
+    async def _fetch(self, question: _Question, log: Log) -> HostCapabilities:
         path = self.directory / f"{question.name}.json"
-        if answer := _read(question, path):
+        if answer := _read(question, path, log):
             return answer
         try:
             make_private_directory(self.directory.parent)
@@ -198,30 +197,30 @@ class ProbeCache:
             lock = filelock.FileLock(path.with_suffix(".lock"), mode=PRIVATE_FILE, thread_local=False)
             await _acquire(lock, question.binary)
         except OSError as error:
-            _warn_unwritable(self.directory, error)
+            _warn_unwritable(self.directory, error, log)
             return await question.answer()
         try:
-            return _read(question, path) or await _publish(question, path)
+            return _read(question, path, log) or await _publish(question, path, log)
         finally:
             lock.release()
 
 
-def _read(question: _Question, path: Path) -> HostCapabilities | None:
+def _read(question: _Question, path: Path, log: Log) -> HostCapabilities | None:
     try:
         return _unpack(question, path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _logger.info("%s is not used, QEMU is probed anew: %s", path, error)
+        log.info("%s is not used, QEMU is probed anew: %s", path, error)
         return None
 
 
-async def _publish(question: _Question, path: Path) -> HostCapabilities:
+async def _publish(question: _Question, path: Path, log: Log) -> HostCapabilities:
     answer = await question.answer()
     try:
         write_atomically(path, _pack(question, answer))
     except OSError as error:
-        _warn_unwritable(path.parent, error)
+        _warn_unwritable(path.parent, error, log)
     return answer
 
 
@@ -267,12 +266,12 @@ def _holder(lock_file: Path) -> str:
     return f"process {pid} ({b' '.join(words).decode(errors='replace'):.200})"
 
 
-def _warn_unwritable(directory: Path, error: OSError) -> None:
+def _warn_unwritable(directory: Path, error: OSError, log: Log) -> None:
     """Say so, once in the life of this process."""
     global _warned
     if not _warned:
         _warned = True
-        _logger.warning("the cache %s cannot be written, answers are kept in memory only: %s", directory, error)
+        log.warning("the cache %s cannot be written, answers are kept in memory only: %s", directory, error)
 
 
 def default_cache_dir() -> Path:
@@ -286,15 +285,18 @@ def _cache(directory: Path) -> ProbeCache:
     return ProbeCache(directory)
 
 
-async def host_capabilities(binary: Path, cache_dir: Path, requested_accel: Requested = "auto") -> HostCapabilities:
+async def host_capabilities(
+    binary: Path, cache_dir: Path, requested_accel: Requested = "auto", log: Log = HOST
+) -> HostCapabilities:
     """What BINARY can do on this host, kept under CACHE_DIR; must run on the loop thread.
 
     The first call on a host probes, under a lock that all processes share; every later one reads the result.
     A cache that cannot be written is replaced by memory, with one warning per process.
 
+    :param log: of the root that wants to know.
     :raise SystemFailure: when BINARY is missing or not executable, in libvirt's words.
     :raise InternalError: when BINARY is no QEMU.
     :raise OperationUnsupported: when `kvm` is requested and not usable, with the reason.
     :raise OperationTimeout: when another process has been probing for 120 s; says which.
     """
-    return await _cache(cache_dir).get(binary, requested_accel)
+    return await _cache(cache_dir).get(binary, requested_accel, log)

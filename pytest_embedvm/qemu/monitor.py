@@ -55,9 +55,26 @@ class _Tracing(QMPClient):
         return msg
 
 
-def _spell(direction: str, message: Message) -> str:
-    text = f"{direction} {json.dumps(dict(message))}"
+def _spell(direction: str, message: Mapping[str, Any]) -> str:
+    text = f"{direction} {json.dumps(_without_secrets(message))}"
     return text if len(text) <= TRACE_CHARACTERS else f"{text[:TRACE_CHARACTERS]}… ({len(text)} characters)"
+
+
+#: Arguments that no trace and no error shows, by command.
+_SECRETS: Final[Mapping[str, tuple[str, ...]]] = {
+    "set_password": ("password",),
+    "change-vnc-password": ("password",),
+    "object-add": ("data",),
+}
+
+
+def _without_secrets(message: Mapping[str, Any]) -> dict[str, Any]:
+    plain = dict(message)
+    command, arguments = plain.get("execute", plain.get("exec-oob")), plain.get("arguments")
+    hidden = _SECRETS.get(command, ()) if isinstance(command, str) else ()
+    if hidden and isinstance(arguments, Mapping):
+        plain["arguments"] = {name: "…" if name in hidden else value for name, value in arguments.items()}
+    return plain
 
 
 class _Hook(EventListener):
@@ -148,7 +165,9 @@ class Monitor:
         try:
             reply = await asyncio.wait_for(self._client._raw(message), timeout)
         except TimeoutError:
-            raise OperationTimeout(f"no reply to {json.dumps(dict(message))} within {timeout:g} s") from None
+            raise OperationTimeout(
+                f"no reply to {json.dumps(_without_secrets(message))} within {timeout:g} s"
+            ) from None
         except (QMPError, OSError, EOFError) as error:
             raise MonitorClosed(f"QEMU closed its monitor: {error}") from error
         return dict(reply)

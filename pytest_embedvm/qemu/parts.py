@@ -53,6 +53,13 @@ class SocketPlace:
 
 
 @dataclass(frozen=True)
+class Scratch:
+    """An empty file at `path`, opened for reading and writing, which ends with the machine."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Companion:
     """One end of a socket pair whose other end is held by a program of its own: passt, swtpm.
 
@@ -64,7 +71,7 @@ class Companion:
     argv: tuple[str, ...]
 
 
-Request: TypeAlias = Listen | Connect | OpenFile | SocketPlace | Companion
+Request: TypeAlias = Listen | Connect | OpenFile | SocketPlace | Scratch | Companion
 
 
 @dataclass(frozen=True)

@@ -9,34 +9,31 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, Final, Self
+from weakref import WeakSet
 
 from pytest_embedvm.errors import InternalError, SystemFailure
+from pytest_embedvm.qemu.confinement import UNCONFINED, Confinement
 
 KILL_TIMEOUT_S: Final = 10.0
 
 
-#: Once the death signal is set: is the parent still the one that spawned us? It may have died just before.
-_STILL_OURS: Final = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+#: Those that are to end with us.
+_ours: Final[WeakSet[Process]] = WeakSet()
+#: Why no more may be started.
+_closed: str | None = None
 
 
-def _die_with_parent() -> tuple[str, ...]:
-    """The words before a command line that tie its life to the thread that spawns it.
+def end_all(why: str) -> None:
+    """SIGKILL every child but those that outlive their parent, and start no more; must run on the loop thread.
 
-    PR_SET_PDEATHSIG by util-linux's setpriv: a preexec_fn would do the same at ten times the price,
-    because Python then has to fork instead of vfork.
+    :param why: what who tries to start one is told.
     """
-    setpriv = _setpriv()
-    if setpriv is None:
-        return ()
-    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _STILL_OURS, "sh", str(os.getpid()))
-
-
-@cache
-def _setpriv() -> str | None:
-    return shutil.which("setpriv")
+    global _closed
+    _closed = why
+    for process in _ours:
+        process.send_signal(signal.SIGKILL)
 
 
 class Process:
@@ -59,6 +56,7 @@ class Process:
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         outlives_parent: bool = False,
+        confinement: Confinement = UNCONFINED,
     ) -> Self:
         """Start ARGV in a process group of its own, so that a terminal's Ctrl-C does not reach it.
 
@@ -66,13 +64,16 @@ class Process:
         thread that spawned it ends, by whatever signal.
 
         :param output: where its standard output and error go.
+        :param confinement: as whom it runs, and within which limits.
         :param pass_fds: descriptors it inherits under the same numbers.
-        :raise SystemFailure: when the program cannot be started.
+        :raise SystemFailure: when the program cannot be started, or `end_all()` was called.
         """
+        if _closed is not None:
+            raise SystemFailure(f"cannot execute binary {argv[0]}: {_closed}")
         if shutil.which(argv[0]) is None:  # setpriv would start, and only then find out
             number = errno.EACCES if Path(argv[0]).exists() else errno.ENOENT
             raise SystemFailure(f"cannot execute binary {argv[0]}: {os.strerror(number)}")
-        words = [*(() if outlives_parent else _die_with_parent()), *argv]
+        words = [*confinement.words(outlives_parent=outlives_parent), *argv]
         try:
             popen = subprocess.Popen(
                 words,
@@ -87,11 +88,14 @@ class Process:
         except OSError as error:
             raise SystemFailure(f"cannot execute binary {argv[0]}: {error.strerror}") from error
         try:
-            return cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
+            process = cls(popen, os.path.basename(argv[0]))  # noqa: PTH119 - a word of a command line, not a path to walk
         except OSError as error:  # no descriptor is left to watch it with
             popen.kill()
             popen.wait()
             raise SystemFailure(f"cannot watch process {popen.pid} of {argv[0]}: {error.strerror}") from error
+        if not outlives_parent:
+            _ours.add(process)
+        return process
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -139,3 +143,17 @@ class Process:
             raise InternalError(
                 f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"
             ) from None
+
+
+#: The most of a command line that goes into a sentence.
+COMMAND_CHARACTERS: Final = 200
+
+
+def command_of(pid: int) -> str:
+    """The command line of process PID on one line, at most 200 characters of it; the program's name if it has ended.
+
+    :raise OSError: when there is no such process, or none that can be seen from here.
+    """
+    process = Path("/proc") / str(pid)
+    words = (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ") or (process / "comm").read_bytes()
+    return " ".join(words.decode(errors="replace").split())[:COMMAND_CHARACTERS]

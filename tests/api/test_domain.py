@@ -49,6 +49,25 @@ def test_a_domain_follows_its_machine_to_the_next_start(defined: libvirt.virDoma
     assert (defined.ID(), defined.isActive()) == (1, 1)
 
 
+@pytest.mark.parametrize("autostart", [1, 0])
+def test_nothing_starts_by_itself_and_it_is_said_why(defined: libvirt.virDomain, autostart: int) -> None:
+    assert failure(lambda: defined.setAutostart(autostart)) == (
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+        libvirt.VIR_FROM_QEMU,
+        "Operation not supported: domain 'a' cannot be started automatically: an embedded driver is there only while "
+        "an application has the root open; start the domain when you have opened it",
+    )
+    assert defined.autostart() == 0
+
+
+def test_a_transient_domain_has_no_autostart_to_set(domain: libvirt.virDomain) -> None:
+    assert failure(lambda: domain.setAutostart(1)) == (
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_FROM_QEMU,
+        "Requested operation is not valid: cannot set autostart for transient domain",
+    )
+
+
 def test_a_rename_does_not_reach_the_object(defined: libvirt.virDomain) -> None:
     """libvirt's keeps the old name too."""
     assert defined.rename("b") == 0

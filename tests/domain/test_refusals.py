@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from pytest_embedvm.constants import ErrorDomain, ErrorNumber
@@ -119,14 +117,13 @@ def test_refused_in_libvirts_words(case: str) -> None:
     assert (caught.value.message, caught.value.code, caught.value.origin) == (message, code, origin)
 
 
-def test_what_libvirt_does_not_know_is_ignored_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "pytest_embedvm"):
-        make(domain("<nosuch>1</nosuch><vcpu zz='2'>1</vcpu>"))
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "ignored, because libvirt's schema does not know it: "
-        "element <domain/nosuch> with value '1', attribute zz='2' of element <domain/vcpu>"
-    )
+def test_what_libvirt_does_not_know_is_ignored_and_told() -> None:
+    told: list[tuple[str, list[str]]] = []
+    text = domain("<nosuch>1</nosuch><vcpu zz='2'>1</vcpu>")
+    definition.parse(text, on_unknown=lambda found, unknown: told.append((found.name, list(unknown))))
+    (name, unknown), parsed = told[0], definition.parse(text)
+    assert (len(told), name) == (1, parsed.name)
+    assert unknown == ["element <domain/nosuch> with value '1'", "attribute zz='2' of element <domain/vcpu>"]
 
 
 def test_validation_makes_it_an_error() -> None:

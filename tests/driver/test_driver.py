@@ -30,6 +30,7 @@ from pytest_embedvm.errors import (
     SystemFailure,
     XMLError,
 )
+from pytest_embedvm.qemu.process import command_of
 from tests.driver import tiny
 from tests.driver.conftest import Events, OpenDriver, state
 from tests.driver.test_descriptors import open_descriptors
@@ -400,7 +401,7 @@ async def test_a_root_that_another_process_has(tmp_path: Path) -> None:
     told = await asyncio.to_thread(run_python, code, driver.uri)
     assert told == (
         f"Failed to acquire pid file '{tmp_path}/run/qemu/driver.pid': Resource temporarily unavailable "
-        f"(held by process {os.getpid()})\n"
+        f"(held by process {os.getpid()}: {command_of(os.getpid())})\n"
     )
     await driver.close()
     assert await asyncio.to_thread(run_python, code, driver.uri) == ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,8 +11,9 @@ from pytest_embedvm.constants import DomainEventID, DomainEventStoppedDetailType
 from pytest_embedvm.driver import events
 from pytest_embedvm.driver.events import Event, EventHub, Lifecycle, Reboot, RtcChange
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.logs import HOST
 
-ONE, OTHER = cast("Machine", object()), cast("Machine", object())
+ONE, OTHER = cast("Machine", SimpleNamespace(name="one")), cast("Machine", SimpleNamespace(name="other"))
 STOPPED = Lifecycle(DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED, "a")
 
 
@@ -46,7 +48,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub() -> object:
-    hub = EventHub()
+    hub = EventHub(HOST)
     yield hub
     threads = delivery_threads()
     hub.close()
@@ -82,6 +84,7 @@ def test_a_callback_that_raises_is_logged_and_the_next_runs(hub: EventHub, caplo
         delivered(hub)
     assert seen == [STOPPED]
     assert "ValueError: mine" in caplog.text
+    assert caplog.records[0].getMessage().startswith("[host/one] callback ")
 
 
 def test_deregisters_inside_a_callback(hub: EventHub) -> None:
@@ -103,7 +106,7 @@ def test_deregisters_inside_a_callback(hub: EventHub) -> None:
 
 def test_runs_on_a_thread_of_its_own_that_all_hubs_share(hub: EventHub) -> None:
     names: set[int] = set()
-    other = EventHub()
+    other = EventHub(HOST)
     for each in (hub, other):
         each.register(DomainEventID.REBOOT, None, lambda *_: names.add(threading.get_ident()))
         each.emit(ONE, Reboot())
@@ -116,7 +119,7 @@ def test_runs_on_a_thread_of_its_own_that_all_hubs_share(hub: EventHub) -> None:
 
 def test_nothing_is_delivered_after_close(hub: EventHub) -> None:
     seen: list[Event] = []
-    closing = EventHub()
+    closing = EventHub(HOST)
     closing.register(DomainEventID.REBOOT, None, lambda *told: seen.append(told[1]))
     closing.close()
     closing.emit(ONE, Reboot())
@@ -126,12 +129,12 @@ def test_nothing_is_delivered_after_close(hub: EventHub) -> None:
 
 def test_no_thread_without_callbacks_and_none_left_by_thousands() -> None:
     for _ in range(1000):
-        quiet = EventHub()
+        quiet = EventHub(HOST)
         quiet.emit(ONE, Reboot())
         quiet.close()
     assert not delivery_threads()
     for _ in range(100):
-        hub = EventHub()
+        hub = EventHub(HOST)
         hub.register(DomainEventID.REBOOT, None, print)
         hub.close()
     for thread in delivery_threads():

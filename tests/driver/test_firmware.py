@@ -8,6 +8,7 @@ import pytest
 from pytest_embedvm.domain.host import FirmwareImage
 from pytest_embedvm.driver.firmware import find
 from pytest_embedvm.errors import OperationFailed
+from pytest_embedvm.logs import HOST
 
 
 def descriptor(directory: Path, name: str, code: str, *features: str, machine: str = "pc-q35-*") -> None:
@@ -36,7 +37,7 @@ def directories(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def choose(directories: tuple[Path, Path], *, secure_boot: bool = False, smm: bool = True) -> FirmwareImage:
-    return find("x86_64", "pc-q35-7.2", secure_boot=secure_boot, smm=smm, directories=directories)
+    return find(HOST, "x86_64", "pc-q35-7.2", secure_boot=secure_boot, smm=smm, directories=directories)
 
 
 def test_plain_unless_secure_boot_is_wanted(directories: tuple[Path, Path]) -> None:
@@ -47,7 +48,7 @@ def test_plain_unless_secure_boot_is_wanted(directories: tuple[Path, Path]) -> N
 @pytest.mark.parametrize(("arch", "machine"), [("aarch64", "virt-7.2"), ("x86_64", "pc-i440fx-7.2")])
 def test_none_that_fits(directories: tuple[Path, Path], arch: str, machine: str) -> None:
     with pytest.raises(OperationFailed, match=r"^operation failed: Unable to find 'efi' firmware"):
-        find(arch, machine, secure_boot=False, smm=True, directories=directories)
+        find(HOST, arch, machine, secure_boot=False, smm=True, directories=directories)
 
 
 def test_secure_boot_wants_smm(directories: tuple[Path, Path]) -> None:

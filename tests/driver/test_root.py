@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_embedvm.driver.layout import PLACES, Place
 from pytest_embedvm.driver.root import FILE_NAME_BYTES, Root, file_name
 from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.qemu.process import command_of
 
 _HOLD = """
 import sys
@@ -64,6 +66,43 @@ def test_two_spellings_are_one_root(tmp_path: Path) -> None:
     assert one.path == other.path
 
 
+def test_opened_it_has_libvirts_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDVM_CACHE_DIR", str(tmp_path / "cache"))
+    root = Root(tmp_path / "root")
+    root.acquire()
+    there = {str(path.relative_to(root.path)) for path in root.path.rglob("*")}
+    # As libvirt's own driver has made them when virConnectOpen returns, but for the cache's and helpers' of its own.
+    directories = {
+        "cache", "run", "run/qemu", "lib", "lib/qemu",
+        *(f"lib/qemu/{name}" for name in ("channel", "checkpoint", "dump", "nvram", "ram", "save", "snapshot")),
+        "lib/qemu/channel/target",
+    }  # fmt: skip
+    assert there == directories | {"cache/qemu", "run/qemu/driver.pid", "lib/qemu/embedvm.json"}
+    assert (root.path / "cache/qemu").readlink() == tmp_path / "cache"
+    root.release()
+    monkeypatch.setenv("EMBEDVM_CACHE_DIR", str(tmp_path / "other"))
+    (tmp_path / "other").mkdir()
+    root.acquire()
+    assert (root.path / "cache/qemu").readlink() == tmp_path / "other"
+    root.release()
+    (tmp_path / "other/precious").touch()
+    root.purge()
+    assert not root.path.exists()
+    assert (tmp_path / "other/precious").exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_is_below_the_root_and_private(tmp_path: Path, place: Place) -> None:
+    root = Root(tmp_path / "root")
+    path = root.place(place)
+    assert path.is_relative_to(root.path)
+    assert path.stat().st_mode & 0o777 == 0o700
+    (root.path / PLACES[place][0]).rename(tmp_path / "elsewhere")
+    (root.path / PLACES[place][0]).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SystemFailure, match="cannot create directory"):
+        root.place(place)
+
+
 def test_cannot_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemFailure, match=r"cannot create directory .*/file: File exists"):
@@ -82,8 +121,9 @@ def test_one_process_has_it(tmp_path: Path) -> None:
             root.acquire()
         assert caught.value.message == (
             f"Failed to acquire pid file '{tmp_path}/run/qemu/driver.pid': Resource temporarily unavailable "
-            f"(held by process {holder.pid})"
+            f"(held by process {holder.pid}: {command_of(holder.pid)})"
         )
+        assert command_of(holder.pid).startswith(f"{sys.executable} -c import sys from pathlib import Path")
         with pytest.raises(SystemFailure, match="Failed to acquire pid file"):
             root.purge()
         holder.kill()  # no clean end: the kernel gives the lock back

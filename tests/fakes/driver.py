@@ -22,6 +22,7 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.driver.events import EventHub, Lifecycle
 from pytest_embedvm.errors import NoConnect, NoDomain, NoMetadata, OperationInvalid
+from pytest_embedvm.logs import HOST
 
 UUID = uuid.UUID("11111111-1111-1111-1111-111111111111")
 
@@ -144,7 +145,7 @@ class FakeDriver:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.events = EventHub()
+        self.events = EventHub(HOST)
         self.all: list[FakeMachine] = []
         self.started = 0
         self.closings = 0

@@ -10,10 +10,13 @@ from functools import cache
 from pathlib import Path
 
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.errors import ConfigUnsupported, OperationFailed
 from pytest_embedvm.qemu.capabilities import Capabilities
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
+#: Without the sandbox, which would stand in every golden command line.
+SETTINGS = Settings(seccomp_sandbox=0)
 
 
 @cache
@@ -24,7 +27,8 @@ def capabilities() -> Capabilities:
 class FakeHost:
     """Everything `domain/` asks of a host, answered the same way each time."""
 
-    def __init__(self, *, kvm_refused: str | None = "the fake host has none") -> None:
+    def __init__(self, *, kvm_refused: str | None = "the fake host has none", settings: Settings = SETTINGS) -> None:
+        self.settings = settings
         self._kvm_refused = kvm_refused
         self._macs = itertools.count(1)
         self._uuids = itertools.count(1)
@@ -48,6 +52,9 @@ class FakeHost:
             raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
         code = "secboot.fd" if secure_boot else "code.fd"
         return FirmwareImage(f"/usr/share/OVMF/{code}", "/usr/share/OVMF/vars.fd", secure=secure_boot)
+
+    def nvram_template(self, loader: str) -> str | None:
+        return "/usr/share/OVMF/vars.fd" if loader == "/configured.fd" else None
 
     def now(self) -> datetime.datetime:
         return datetime.datetime(2019, 12, 2, 14, 30, tzinfo=datetime.UTC)

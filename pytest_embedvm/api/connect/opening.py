@@ -10,8 +10,10 @@ from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import Session, _run, answering
 from pytest_embedvm.api.connect import virConnect
 from pytest_embedvm.constants import ConnectFlags
+from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.uri import parse_uri
 from pytest_embedvm.errors import NoConnect
 from pytest_embedvm.loop import loop_thread
 
@@ -36,8 +38,16 @@ def _open(name: str | None, options: Options, *, readonly: bool) -> virConnect:
         raise NoConnect("a connection without a URI; name a root, as in qemu:///embed?root=/absolute/path")
     if not isinstance(name, str):
         raise TypeError(f"virConnectOpen() argument 'name' must be str or None, not {type(name).__name__}")
-    loop, client = loop_thread(), Client(options)
-    return virConnect(Session(name, _run(loop, Driver.open(name, options)), client, loop, readonly=readonly))
+    policy = access.find(access.EMBED)
+    access.require(policy, "virConnectOpen", writes=not readonly)
+    loop, client = loop_thread(), Client(options, parse_uri(name))
+
+    async def opened() -> virConnect:
+        # Made here, so that the end of one that is interrupted, and has no owner, is a finalizer's.
+        driver = await Driver.open(name, options)
+        return virConnect(Session(name, driver, client, loop, policy, readonly=readonly))
+
+    return _run(loop, opened())
 
 
 def open(name: str | None = None, **keywords: Unpack[Keywords]) -> virConnect:

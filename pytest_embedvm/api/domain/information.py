@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import NoReturn
+
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
 from pytest_embedvm.constants import DomainVcpuFlags, ErrorDomain
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.errors import OperationInvalid
+from pytest_embedvm.errors import OperationInvalid, OperationUnsupported
 
 VCPUS = DomainVcpuFlags.LIVE | DomainVcpuFlags.CONFIG | DomainVcpuFlags.MAXIMUM
 
@@ -70,6 +73,15 @@ class Information(Base):
         """0: nothing starts by itself in an embedded driver."""
         return self._ask(lambda _machine: 0)
 
+    @public("virDomainSetAutostart", writes=True)
+    def setAutostart(self, autostart: int) -> int:
+        """Never possible: nobody is there to start a domain while no application has its root open.
+
+        :raise libvirtError: OPERATION_UNSUPPORTED; OPERATION_INVALID for a transient domain, as in libvirt.
+        """
+        operator.index(autostart)
+        return self._ask(_refuse_autostart)
+
     @public("virDomainHasManagedSaveImage")
     def hasManagedSaveImage(self, flags: int = 0) -> int:
         """0: there are no managed save images yet."""
@@ -81,6 +93,16 @@ class Information(Base):
         """0: there are no snapshots yet."""
         arguments.none(flags, "qemuDomainHasCurrentSnapshot")
         return self._ask(lambda _machine: 0)
+
+
+def _refuse_autostart(machine: Machine) -> NoReturn:
+    if not machine.persistent:
+        # libvirt: qemuDomainSetAutostart
+        raise OperationInvalid("cannot set autostart for transient domain")
+    raise OperationUnsupported(
+        f"domain '{machine.name}' cannot be started automatically: an embedded driver is there only while an "
+        "application has the root open; start the domain when you have opened it"
+    )
 
 
 def _vcpus(machine: Machine, flags: DomainVcpuFlags) -> int:

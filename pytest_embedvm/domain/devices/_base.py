@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
@@ -234,11 +234,15 @@ class Device:
     def number_nodes(self, devices: list[Device]) -> None:
         """Number its block nodes, among those of DEVICES."""
 
+    def environment(self, context: Context) -> Mapping[str, str]:
+        """What it adds to QEMU's environment."""
+        return {}
+
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""
         raise NotImplementedError
 
-    def commands(self) -> Iterable[Command]:
+    def commands(self, context: Context) -> Iterable[Command]:
         """QMP commands that are due once QEMU is up, before the guest runs for the first time."""
         return ()
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.devices.audio import Audio
+from pytest_embedvm.domain.settings import FIRST_PORT, LAST_PORT, Settings
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
-from pytest_embedvm.qemu.parts import Descriptor, Json, KeyvalPart, Part, SocketPlace
+from pytest_embedvm.qemu.parts import Command, Descriptor, Json, KeyvalPart, ObjectPart, Part, SocketPlace
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Offered, Refusal, Unsigned, Whole, YesNo
 
-#: libvirt: QEMU_REMOTE_PORT_MIN and the highest port there is
-FIRST_PORT: Final = 5900
-LAST_PORT: Final = 65535
+#: The object with the certificates of the VNC server.
+_CREDENTIALS: Final = "vnc-tls-creds0"
 
 _TYPE: Final = Offered(
     ("vnc",),
@@ -51,6 +51,10 @@ class Graphics(Device):
     audio: Annotated[int | None, At("audio/@id"), Unsigned(positive=True)] = None
     #: Whether the socket is where the driver puts it, and so no part of the definition.
     own_socket: bool = field(default=False, metadata={"xml": False})
+    #: Whether the address is the configuration's, and so no part of the definition.
+    own_address: bool = field(default=False, metadata={"xml": False})
+    #: Port and autoport as they were before the configuration gave it a socket instead.
+    given_port: tuple[int | None, bool | None] | None = field(default=None, metadata={"xml": False})
 
     @property
     def is_display(self) -> bool:
@@ -102,15 +106,32 @@ class Graphics(Device):
             raise ConfigUnsupported(f"vnc port must be in range [{FIRST_PORT},{LAST_PORT}]", origin=ErrorDomain.QEMU)
 
     def settle(self, context: Context) -> None:
+        if self.first_listen.type == "address" and not self.listen:
+            self._listen_as_configured(context.host.settings)
         if self.first_listen.type == "socket" and not self.socket:
             self.socket = self.first_listen.socket = context.host.path("vnc", context.domain.name, "vnc")
             self.own_socket = True
 
+    def _listen_as_configured(self, settings: Settings) -> None:
+        # libvirt: qemuProcessGraphicsSetupListen
+        if settings.vnc_auto_unix_socket:
+            self.given_port = self.port, self.autoport
+            self.port = self.autoport = None
+            self.first_listen.type = "socket"
+        elif settings.vnc_listen:
+            self.listen = self.first_listen.address = settings.vnc_listen
+            self.own_address = True
+
     def forget_live(self) -> None:
-        if self.autoport:
-            self.port = -1
         if self.own_socket:
             self.socket = self.first_listen.socket = None
+        if self.own_address:
+            self.listen = self.first_listen.address = None
+        if self.given_port:
+            self.first_listen.type = "address"
+            self.port, self.autoport = self.given_port
+        if self.autoport:
+            self.port = -1
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildGraphicsVNCCommandLine
@@ -122,22 +143,53 @@ class Graphics(Device):
         audio = next((d for d in context.domain.devices.all if isinstance(d, Audio) and self._hears(d)), None)
         if audio:
             props["audiodev"] = audio.backend
-        yield self._server(props)
+        settings = context.host.settings
+        if settings.vnc_tls:
+            yield _credentials(settings)
+            props["tls-creds"] = _CREDENTIALS
+        if settings.vnc_password is not None:
+            props["password"] = True
+        if settings.vnc_sasl:
+            props["sasl"] = True
+        yield self._server(props, settings)
+
+    def commands(self, context: Context) -> Iterable[Command]:
+        # libvirt: qemuProcessInitPasswords; until it is set, and while it is empty, nobody gets in
+        if password := context.host.settings.vnc_password:
+            yield Command("set_password", {"protocol": "vnc", "password": password})
+
+    def environment(self, context: Context) -> Mapping[str, str]:
+        settings = context.host.settings
+        # libvirt: qemuBuildGraphicsVNCCommandLine
+        return {"SASL_CONF_PATH": settings.vnc_sasl_dir} if settings.vnc_sasl and settings.vnc_sasl_dir else {}
 
     def _hears(self, audio: Audio) -> bool:
         return self.audio in (None, audio.number)
 
-    def _server(self, props: dict[str, Json]) -> Part:
+    def _server(self, props: dict[str, Json], settings: Settings) -> Part:
         if self.socket:
             return KeyvalPart("-vnc", "", {"vnc": _through_directory(self.socket)} | props)
         if self.first_listen.type == "none":
             return KeyvalPart("-vnc", "none", props)
-        host = self.listen or "127.0.0.1"  # libvirt: vnc_listen of qemu.conf
+        host = self.listen or "127.0.0.1"  # libvirt: vnc_listen's default
         host = f"[{host}]" if ":" in host else host
         if self.autoport:
             # QEMU looks for a free port itself: between libvirt's looking and QEMU's binding somebody else may come
-            return KeyvalPart("-vnc", f"{host}:0", {"to": LAST_PORT - FIRST_PORT} | props)
+            least, most = settings.remote_display_port_min, settings.remote_display_port_max
+            return KeyvalPart("-vnc", f"{host}:{least - FIRST_PORT}", {"to": most - FIRST_PORT} | props)
         return KeyvalPart("-vnc", f"{host}:{(self.port or 0) - FIRST_PORT}", props)
+
+
+def _credentials(settings: Settings) -> Part:
+    # libvirt: qemuBuildTLSx509BackendProps
+    props: dict[str, Json] = {
+        "qom-type": "tls-creds-x509",
+        "id": _CREDENTIALS,
+        "dir": settings.vnc_tls_x509_cert_dir,
+        "endpoint": "server",
+        "verify-peer": bool(settings.vnc_tls_x509_verify),
+    }
+    return ObjectPart(props | ({"priority": settings.vnc_tls_priority} if settings.vnc_tls_priority else {}))
 
 
 def _through_directory(path: str) -> Descriptor:

@@ -212,7 +212,7 @@ class Interface(Device):
             props["acpi-index"] = self.acpi_index
         return DevicePart(props | (self.rom.props() if self.rom else {}))
 
-    def commands(self) -> Iterable[Command]:
+    def commands(self, context: Context) -> Iterable[Command]:
         if self.link == "down":
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})

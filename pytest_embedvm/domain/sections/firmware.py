@@ -68,6 +68,7 @@ def settle(os: Os, context: Context) -> None:
         raise XMLError(f"loader path '{os.loader.path}' must be absolute", origin=ErrorDomain.DOMAIN)
     if os.loader.type == "pflash" and not os.loader.stateless:
         os.nvram = os.nvram or Nvram()
+        os.nvram.template = os.nvram.template or context.host.nvram_template(os.loader.path or "")
         os.nvram.path = os.nvram.path or context.host.path("nvram", context.domain.name, STORE)
 
 

@@ -10,7 +10,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.sections._base import Section
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
-from pytest_embedvm.qemu.parts import Json, Part, option
+from pytest_embedvm.qemu.parts import Descriptor, Json, Part, Scratch, option
 from pytest_embedvm.xml.mapping import At, Present
 from pytest_embedvm.xml.scalars import Refusal, Whole
 
@@ -25,17 +25,21 @@ class MemoryBacking(Section):
     access: Annotated[Literal["shared", "private"] | None, At("access/@mode")] = None
 
     def check(self, context: Context) -> None:
-        if self.source == "file":
-            raise ConfigUnsupported("memory backing source type 'file' is not supported", origin=ErrorDomain.QEMU)
-        if self.access == "shared" and self.source != "memfd":
-            raise ConfigUnsupported("memory access mode 'shared' needs source type 'memfd'", origin=ErrorDomain.QEMU)
+        if self.access == "shared" and self.source not in ("memfd", "file"):
+            raise ConfigUnsupported(
+                "memory access mode 'shared' needs source type 'memfd' or 'file'", origin=ErrorDomain.QEMU
+            )
 
     def machine_props(self, context: Context) -> Mapping[str, Json]:
         return {"mem-merge": False} if self.nosharepages else {}
 
-    def backend(self) -> dict[str, Json]:
-        """The object behind the guest's memory, without id and size."""
+    def backend(self, context: Context, name: str) -> dict[str, Json]:
+        """The object NAME behind the guest's memory, without id and size."""
         # libvirt: qemuBuildMemoryBackendProps
+        if self.source == "file":
+            file = Scratch(context.host.path("ram", context.domain.name, name))
+            path = Descriptor("ram", file, spelled="/proc/self/fd/{fd}")
+            return {"qom-type": "memory-backend-file", "mem-path": path, "share": self.access == "shared"}
         if self.source != "memfd":
             return {"qom-type": "memory-backend-ram"}
         return {"qom-type": "memory-backend-memfd", "share": self.access == "shared"}

@@ -1,0 +1,154 @@
+"""The roots that this user's processes opened and nobody purged: one small file each, in the cache that all share.
+
+It is for those who look for roots, and never decides whose a root is: that does its lock. A cache that cannot be
+written has no index, and that is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pytest_embedvm.driver import version
+from pytest_embedvm.driver.layout import PLACES
+from pytest_embedvm.driver.lock import Holder, holder
+from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.files import make_private_directory, set_aside, write_atomically
+from pytest_embedvm.logs import HOST
+from pytest_embedvm.qemu.cache import default_cache_dir
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A root, as the last process that had it open left it."""
+
+    path: Path
+    #: What its own record says; another root at this path has another.
+    id: str
+    version: str
+    #: Who opened it last, and when, in seconds since the epoch.
+    pid: int
+    opened: float
+    #: Whether its last owner gave it back; False while it is open, and for ever when its owner was killed.
+    closed: bool = False
+    #: Whether nobody wants it once its owner is gone: it was made for a test.
+    disposable: bool = False
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has it open now."""
+        try:
+            return holder(self.path.joinpath(*PLACES["run"], "driver.pid"))
+        except OSError:
+            return Holder(None, "")
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process has it open."""
+        return self.holder is not None
+
+    @property
+    def dead(self) -> bool:
+        """Whether its owner ended without giving it back, and nobody has it since."""
+        return not self.closed and not self.alive
+
+
+def _directory() -> Path:
+    return default_cache_dir() / "roots"
+
+
+def _file(root: Path) -> Path:
+    return _directory() / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+
+
+def register(root: Path, record: version.Record) -> None:
+    """Note that this process has ROOT open, whose own record is RECORD."""
+    known = _read(_file(root))
+    disposable = known is not None and known.id == record.id and known.disposable
+    _write(Entry(root, record.id, record.version, os.getpid(), time.time(), disposable=disposable))
+
+
+def close(root: Path) -> None:
+    """Note that its owner gives ROOT back."""
+    if entry := _read(_file(root)):
+        _write(replace(entry, closed=True))
+
+
+def dispose(root: Path) -> None:
+    """Note that nobody wants ROOT, which this process has open, once its owner is gone."""
+    if entry := _read(_file(root)):
+        _write(replace(entry, disposable=True))
+
+
+def forget(root: Path) -> None:
+    """ROOT is purged."""
+    with contextlib.suppress(OSError):
+        _file(root).unlink(missing_ok=True)
+
+
+def roots(older_than: float = 0.0) -> list[Entry]:
+    """Every root that is still there, the one opened last first; entries of others are dropped.
+
+    :param older_than: in seconds: only those whose entry nobody wrote since.
+    """
+    latest = time.time() - older_than
+    files = [file for file in _directory().glob("*.json") if _written(file) <= latest]
+    known = [(file, entry) for file in files if (entry := _read(file))]
+    found = [entry for file, entry in known if _is_there(file, entry)]
+    return sorted(found, key=lambda entry: entry.opened, reverse=True)
+
+
+def _written(file: Path) -> float:
+    """When FILE was written; never for one that is gone by now."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return math.inf
+
+
+def _is_there(file: Path, entry: Entry) -> bool:
+    """Whether its root still is at its path; else FILE goes."""
+    try:
+        record = version.read(entry.path)
+    except SystemFailure:  # not readable now: who knows
+        return True
+    if record is not None and record.id == entry.id and os.path.realpath(entry.path) == str(entry.path):
+        return True
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
+    return False
+
+
+def _read(file: Path) -> Entry | None:
+    """The entry in FILE; one that is damaged is set aside and reported."""
+    try:
+        return _entry(json.loads(file.read_bytes()))
+    except OSError:
+        return None
+    except ValueError as error:
+        with contextlib.suppress(OSError):
+            HOST.warning("%s cannot be read: %s; it is kept as %s", file, error, set_aside(file))
+        return None
+
+
+def _entry(content: object) -> Entry:
+    match content:
+        case {
+            "path": str(path), "id": str(identity), "version": str(release), "pid": int(pid),
+            "opened": float(opened), "closed": bool(closed), "disposable": bool(disposable),
+        }:  # fmt: skip
+            return Entry(Path(path), identity, release, pid, opened, closed, disposable)
+    raise ValueError("it is no entry of a root")
+
+
+def _write(entry: Entry) -> None:
+    with contextlib.suppress(OSError):
+        make_private_directory(_directory())
+        content = json.dumps({**asdict(entry), "path": str(entry.path)})
+        write_atomically(_file(entry.path), content.encode() + b"\n", sync=False)

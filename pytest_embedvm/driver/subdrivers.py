@@ -1,0 +1,87 @@
+"""The drivers of a root: QEMU's and those it calls, on one small protocol."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.explain import Need, explain
+from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.uri import Mode, Uri
+from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument
+from pytest_embedvm.xml import document
+
+
+class Subdriver(Protocol):
+    """One driver of a root, as libvirt's state drivers are (libvirt: virStateDriver)."""
+
+    name: str
+
+    async def initialize(self, *, privileged: bool, root: Root) -> None:
+        """Take up ROOT, where all that it knows is.
+
+        :param privileged: whether this process is root's.
+        :raise EmbedError: when it cannot; nothing of what it began is left. INVALID_ARG when it cannot honour a root.
+        """
+
+    async def cleanup(self) -> None:
+        """Give everything back. What fails does not keep it from giving back the rest."""
+
+
+#: Those that QEMU's calls, in the order in which they are initialised; QEMU's is the last.
+ROSTER: Final[tuple[Callable[[], Subdriver], ...]] = ()
+
+
+async def initialize(drivers: Iterable[Subdriver], *, privileged: bool, root: Root) -> contextlib.AsyncExitStack:
+    """Initialise DRIVERS in their order; the stack that is returned cleans them up in reverse.
+
+    :raise EmbedError: what the first that fails raises; those before it are cleaned up again.
+    """
+    # libvirt: virStateInitialize, virStateCleanup
+    async with contextlib.AsyncExitStack() as stack:
+        for driver in drivers:
+            await driver.initialize(privileged=privileged, root=root)
+            stack.push_async_callback(driver.cleanup)
+        return stack.pop_all()
+
+
+def check_modes(uri: Uri) -> None:
+    """Refuse what no driver can honour.
+
+    :raise InvalidArgument: when URI asks for a driver of the host's.
+    """
+    for name, mode in _modes(uri).items():
+        if mode == "host":
+            # libvirt: virNetworkConnectOpen's and its siblings' "Driver does not support embedded mode"
+            raise InvalidArgument(
+                f"{name}=host: the {name} driver does not support mode 'host': nothing of the host's libvirt is used; "
+                f"there are {name}=private and {name}=none",
+                origin=ErrorDomain[name.upper()],
+            )
+
+
+def require(xml: str, uri: Uri | None) -> None:
+    """Check that a connection to URI has the drivers that the start of the domain XML would call.
+
+    :param uri: None: one that says nothing of them.
+    :raise ConfigUnsupported: naming each element that calls one which is not there, with the reason.
+    :raise XMLSyntaxError, XMLError: when XML is no domain.
+    """
+    missing = [f"{need} ({_lack(need, uri)})" for need in explain(document.parse(xml, root="domain"))]
+    if missing:
+        raise ConfigUnsupported("; ".join(missing))
+
+
+def _lack(need: Need, uri: Uri | None) -> str:
+    """Why the driver is not there."""
+    if need.driver not in ("network", "secret", "storage"):
+        return f"a root has no {need.driver} driver"
+    if uri and _modes(uri)[need.driver] == "none":
+        return f"this connection was opened with {need.driver}=none"
+    return f"there is no private {need.driver} driver yet"
+
+
+def _modes(uri: Uri) -> dict[str, Mode]:
+    return {"network": uri.network, "secret": uri.secret, "storage": uri.storage}
