@@ -112,19 +112,20 @@ def test_a_cache_that_cannot_be_written_has_no_index(tmp_path: Path, cache: Path
     root.purge()
 
 
+@pytest.mark.parametrize("damaged", ['{"path": "/', "", "[]", "{}", "[" * 100_000], ids=len)
 def test_a_damaged_entry_is_set_aside_and_reported(
-    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, damaged: str
 ) -> None:
     for name in "ab":
         root = Root(tmp_path / name)
         root.acquire()
         root.release()
-    index._file(tmp_path / "a").write_text('{"path": "/')
+    index._file(tmp_path / "a").write_text(damaged)
     with caplog.at_level(logging.WARNING):
         assert paths() == [tmp_path / "b"]
         assert paths() == [tmp_path / "b"]
     aside = index._file(tmp_path / "a").with_suffix(".json.unreadable")
-    assert aside.read_text() == '{"path": "/'
+    assert aside.read_text() == damaged
     assert [str(aside) in record.getMessage() for record in caplog.records] == [True]
 
 
