@@ -42,7 +42,7 @@ def read_manifest(cache_dir: Path, name: str) -> GuestImage | None:
 
 
 def set_damaged_aside(cache_dir: Path, name: str) -> None:
-    """Keep the manifest NAME in CACHE_DIR under another name, and report it, if it is none. Only for who has the lock."""
+    """Rename the manifest NAME in CACHE_DIR, and report it, if it is none. Only for who has the lock."""
     path = _path(cache_dir, name)
     try:
         manifest = json.loads(path.read_bytes())
