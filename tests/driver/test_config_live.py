@@ -107,7 +107,8 @@ async def test_the_roots_file_the_uris_and_the_openers(tmp_path: Path) -> None:
         assert driver.config.max_files == 2000
     async with opened(root, {"max_files": 3000}, file=file) as driver:
         assert driver.config.max_files == 3000
-    assert {p.read_text() for p in root.rglob("*") if p.is_file()} == {"max_files = 1000"}
+    assert [p for p in root.rglob("*") if p.is_file() and "max_files" in p.read_text()] == [root / "etc/qemu.conf"]
+    assert (root / "etc/qemu.conf").read_text() == "max_files = 1000"
 
 
 async def test_the_first_opener_decides(tmp_path: Path) -> None:
