@@ -206,7 +206,8 @@ async def run(argv: Sequence[str], timeout: float) -> Outcome:
         began = time.perf_counter()
         process = Process.spawn(argv, output=output)
         try:
-            status: int | None = await asyncio.wait_for(process.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                status: int | None = await process.wait()
         except TimeoutError:
             status = None
         finally:

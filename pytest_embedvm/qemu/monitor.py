@@ -115,7 +115,8 @@ class Monitor:
             client.register_listener(_Hook(on_event))
         sock.setblocking(False)
         try:
-            await asyncio.wait_for(client.connect(sock), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(sock)
         except TimeoutError:
             sock.close()
             raise OperationTimeout(f"no QMP greeting from {name} within {CONNECT_TIMEOUT_S:g} s") from None
@@ -151,7 +152,8 @@ class Monitor:
         """
         timeout = COMMAND_TIMEOUT_S if timeout is None else timeout
         try:
-            return await asyncio.wait_for(self._client.execute(command, arguments), timeout)
+            async with asyncio.timeout(timeout):
+                return await self._client.execute(command, arguments)
         except ExecuteError as error:
             raise CommandError(command, error.error_class, str(error)) from None
         except TimeoutError:
@@ -169,7 +171,8 @@ class Monitor:
         :raise OperationTimeout: when no reply came.
         """
         try:
-            reply = await asyncio.wait_for(self._client._raw(message), timeout)
+            async with asyncio.timeout(timeout):
+                reply = await self._client._raw(message)
         except TimeoutError:
             raise OperationTimeout(
                 f"no reply to {json.dumps(_without_secrets(message))} within {timeout:g} s"

@@ -136,6 +136,34 @@ def test_a_secret_is_sent_and_never_shown(
     assert sent == [arguments]
 
 
+@pytest.mark.parametrize("ticks", range(6))
+def test_a_cancel_that_meets_the_reply_is_not_lost(ticks: int) -> None:
+    """As asyncio.wait_for() loses it before Python 3.12; the runner's signals and interrupted calls are such cancels."""
+
+    async def main() -> None:
+        replied = asyncio.Event()
+
+        async def reply_and_tell(peer: Peer, command: dict[str, Any]) -> None:
+            await echo(peer, command)
+            replied.set()
+
+        async def command_and_wait() -> None:
+            await monitor.execute("x")
+            await asyncio.Event().wait()
+
+        async with conversation(reply_and_tell) as monitor:
+            task = asyncio.create_task(command_and_wait())
+            await replied.wait()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=10)
+            assert done
+            assert task.cancelled()
+
+    asyncio.run(main())
+
+
 def test_an_event_is_handed_over_before_the_reply_behind_it() -> None:
     seen: list[str] = []
 
