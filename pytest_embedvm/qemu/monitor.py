@@ -66,13 +66,19 @@ _SECRETS: Final[Mapping[str, tuple[str, ...]]] = {
     "change-vnc-password": ("password",),
     "object-add": ("data",),
 }
+#: What the human monitor's lines begin with that tell a secret.
+_SECRET_LINES: Final = ("set_password ", "change vnc ", "object_add secret")
 
 
 def _without_secrets(message: Mapping[str, Any]) -> dict[str, Any]:
     plain = dict(message)
     command, arguments = plain.get("execute", plain.get("exec-oob")), plain.get("arguments")
-    hidden = _SECRETS.get(command, ()) if isinstance(command, str) else ()
-    if hidden and isinstance(arguments, Mapping):
+    if not isinstance(command, str) or not isinstance(arguments, Mapping):
+        return plain
+    hidden = _SECRETS.get(command, ())
+    if str(arguments.get("command-line", "")).lstrip().startswith(_SECRET_LINES):
+        hidden = ("command-line",)
+    if hidden:
         plain["arguments"] = {name: "…" if name in hidden else value for name, value in arguments.items()}
     return plain
 
