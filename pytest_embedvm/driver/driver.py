@@ -24,6 +24,7 @@ from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration_server import Server
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
@@ -48,8 +49,9 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
-        self.ownership = Ownership(config)
+        self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.server = Server(self)
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._connections = 0
@@ -106,15 +108,18 @@ class Driver:
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT."""
-        self.ownership.admit(root)
+        self.ownership.admit()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
+        self.ownership.recover({machine.name for machine in self.registry if machine.active})
+        self.server.open()
 
     async def cleanup(self) -> None:
         """End all machines.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
+        await self.server.close()
         await self._destroy(m for m in self.registry if m.active or m.starting)
 
     async def close(self, client: Client | None = None) -> None:
@@ -142,6 +147,7 @@ class Driver:
 
     def _forget(self) -> None:
         self.events.close()
+        self.server.forget()
         self.root.release()
         del _open[self.root.identity]
 
@@ -179,30 +185,22 @@ class Driver:
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
         self._require_open("virDomainCreateXML")
-        machine = self._claim(domain, live=True)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
         self._require_open("virDomainDefineXML")
-        machine = self._claim(domain, live=False)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=False)
         try:
             machine.define(domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
@@ -219,10 +217,25 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+    def admit(self, domain: Completed, *, live: bool) -> Machine:
+        """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
+
+        Whoever admits also dismisses.
+
+        :param live: it is to be started, so it must not be active.
+        """
         if domain.uuid is None:  # complete() gives every domain one
             raise XMLError(f"domain '{domain.name}' has no uuid")
-        return self.registry.claim(domain.name, domain.uuid, live=live)
+        machine = self.registry.claim(domain.name, domain.uuid, live=live)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        return machine
+
+    def dismiss(self, machine: Machine) -> None:
+        """Forget MACHINE if nothing came of it."""
+        if not machine.active and not machine.persistent:
+            self.registry.remove(machine)
 
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
@@ -300,6 +313,7 @@ def _forget_in_child() -> None:
     """A child of fork has the objects; the roots stay the parent's."""
     for driver in _open.values():
         driver.root.forget()
+        driver.server.forget()
     _open.clear()
 
 
