@@ -15,7 +15,7 @@ from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
-from pytest_embedvm.loop import LoopThread
+from pytest_embedvm.loop import LoopThread, to_its_end
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -70,16 +70,6 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
         raise Unexpected(f"{type(error).__name__}: {error}") from error
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do WORK; a cancellation is passed on when it is done, and never leaves it half done."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
-
-
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
@@ -131,7 +121,7 @@ class Session:
         self.closed = True
         for number in self.callbacks:
             self._driver.events.deregister(number)
-        await _to_the_end(self._give_back())
+        await to_its_end(self._give_back())
 
     async def _give_back(self) -> None:
         try:
