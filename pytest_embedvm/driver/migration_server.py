@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +17,6 @@ from pytest_embedvm.errors import EmbedError, InternalError, InvalidArgument, Op
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
-
-logger = logging.getLogger(__name__)
 
 #: How long who connects may take to say what it wants.
 FIRST_MESSAGE_TIMEOUT_S: Final = 10.0
@@ -64,7 +60,7 @@ class Server:
             wire.require_same_user(sock)
             await _Visit(self._driver, reader, writer).run()
         except (EmbedError, OSError) as error:
-            logger.warning("a guest did not arrive in %s: %s", self._driver.root.path, error)
+            self._driver.root.log.warning("a guest did not arrive: %s", error)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -93,6 +89,7 @@ class _Visit:
 
     def __init__(self, driver: Driver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._incoming = Incoming(driver)
+        self._log = driver.root.log
         self._reader = reader
         self._writer = writer
 
@@ -120,7 +117,8 @@ class _Visit:
         except EmbedError as error:
             return {"error": wire.spell_error(error)}
         except Exception as error:
-            logger.exception("a defect, while a guest was to arrive in %s", os.getpid())
+            log = self._log
+            log.exception("a defect, while a guest was to arrive")
             return {"error": wire.spell_error(InternalError(f"{type(error).__name__}: {error}"))}
 
     async def _carry_out(self, message: Mapping[str, Any]) -> dict[str, Any]:
