@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -41,8 +40,6 @@ from pytest_embedvm.units import KIB, MIB
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
-
-logger = logging.getLogger(__name__)
 
 #: How long a guest may take to be sent; to that comes twice what its memory takes at the given bandwidth.
 PERFORM_TIMEOUT_S: Final = 600.0
@@ -296,7 +293,7 @@ class _Migration:
             try:
                 await running.monitor.execute("cont")
             except EmbedError as error:
-                logger.warning("Failed to resume guest %s after failure: %s", machine.name, error)
+                machine.root.log.about(machine.name).warning("failed to resume the guest after failure: %s", error)
         running.pausing, running.resuming = DomainPausedReason.UNKNOWN, DomainRunningReason.UNPAUSED
         running.transfer = None
 
