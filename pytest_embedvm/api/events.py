@@ -43,6 +43,6 @@ ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.DEVICE_REMOVED: _fields("alias"),
     DomainEventID.AGENT_LIFECYCLE: _fields("state", "reason"),
     DomainEventID.MIGRATION_ITERATION: _fields("iteration"),
-    DomainEventID.JOB_COMPLETED: lambda event: (dict(attrgetter("stats")(event)),),
+    DomainEventID.JOB_COMPLETED: _fields("stats"),
     DomainEventID.METADATA_CHANGE: _fields("kind", "uri"),
 }

@@ -6,7 +6,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -137,7 +137,7 @@ class JobCompleted(Event):
     """A job that takes its time is over, and went well; `stats` are its figures."""
 
     event_id = DomainEventID.JOB_COMPLETED
-    stats: Mapping[str, int | str]
+    stats: dict[str, int | str]
 
 
 @dataclass(frozen=True)

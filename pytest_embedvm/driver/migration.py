@@ -295,7 +295,6 @@ class _Migration:
             try:
                 await running.monitor.execute("cont")
             except EmbedError as error:
-                log = machine.root.log.about(machine.name)
-                log.warning("Failed to resume guest after failure: %s", error)
+                machine.root.log.about(machine.name).warning("failed to resume the guest after failure: %s", error)
         running.pausing, running.resuming = DomainPausedReason.UNKNOWN, DomainRunningReason.UNPAUSED
         running.transfer = None

@@ -13,7 +13,7 @@ from pytest_embedvm.driver import migration_wire as wire
 from pytest_embedvm.driver.descriptors import listen_unix, remove_socket
 from pytest_embedvm.driver.incoming import Incoming
 from pytest_embedvm.driver.migration_peer import Offer
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidArgument, OperationTimeout
+from pytest_embedvm.errors import EmbedError, InvalidArgument, OperationTimeout
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -89,7 +89,6 @@ class _Visit:
 
     def __init__(self, driver: Driver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._incoming = Incoming(driver)
-        self._log = driver.root.log
         self._reader = reader
         self._writer = writer
 
@@ -116,10 +115,6 @@ class _Visit:
             return {"return": await self._carry_out(message)}
         except EmbedError as error:
             return {"error": wire.spell_error(error)}
-        except Exception as error:
-            log = self._log
-            log.exception("a defect, while a guest was to arrive")
-            return {"error": wire.spell_error(InternalError(f"{type(error).__name__}: {error}"))}
 
     async def _carry_out(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if message.get("version") != wire.VERSION:

@@ -174,6 +174,8 @@ class Values:
         ("BALLOON_CHANGE", ("actual",)),
         ("DEVICE_REMOVED", ("alias",)),
         ("AGENT_LIFECYCLE", ("state", "reason")),
+        ("MIGRATION_ITERATION", ("iteration",)),
+        ("JOB_COMPLETED", ("stats",)),
         ("METADATA_CHANGE", ("kind", "uri")),
     ],
 )
