@@ -16,7 +16,7 @@ import filelock
 import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import PRIVATE_FILE, make_private_directory, write_atomically
+from pytest_embedvm.files import HALF, PRIVATE_FILE, make_private_directory, write_atomically
 from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
@@ -217,8 +217,11 @@ def _read(question: _Question, path: Path, log: Log) -> HostCapabilities | None:
 
 async def _publish(question: _Question, path: Path, log: Log) -> HostCapabilities:
     answer = await question.answer()
+    prefix = f"{HALF}{question.name}-"
     try:
-        write_atomically(path, _pack(question, answer))
+        for half in path.parent.glob(f"{prefix}*"):  # we have the lock: who wrote it was killed
+            half.unlink()
+        write_atomically(path, _pack(question, answer), prefix=prefix)
     except OSError as error:
         _warn_unwritable(path.parent, error, log)
     return answer
