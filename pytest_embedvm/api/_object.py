@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,7 +14,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
+from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
 from pytest_embedvm.loop import LoopThread
 
 #: pytest shows the line that called, not these.
@@ -26,6 +27,10 @@ S = TypeVar("S", bound="LibvirtObject")
 
 class Unexpected(InternalError):
     """The driver raised what it never promised: a defect, whose traceback is the cause."""
+
+
+class ClosedMeanwhile(InvalidConnection):
+    """Another thread closed the connection between the check of a call and its turn on the loop."""
 
 
 class answering:
@@ -56,6 +61,16 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
         raise Unexpected(f"{type(error).__name__}: {error}") from error
 
 
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do WORK; a cancellation is passed on when it is done, and never leaves it half done."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
@@ -67,11 +82,12 @@ class Session:
     ) -> None:
         self.uri = uri
         self.client = client
-        self.driver = driver
+        self._driver = driver
         self.loop = loop
         self.policy = policy
         self.readonly = readonly
         self.closed = False
+        self._pid = os.getpid()
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
 
@@ -79,11 +95,17 @@ class Session:
         """Refuse the call FUNCTION on a closed connection, one that WRITES on a read-only one, and what nobody may.
 
         :raise InvalidConnection: when the connection is closed.
+        :raise OperationInvalid: in a forked child, which has none of the driver's threads.
         :raise OperationDenied: when it is read-only.
         :raise AccessDenied: when the policy does not let it through.
         """
         if self.closed:
             raise InvalidConnection(function, origin=origin)
+        if self._pid != os.getpid():
+            raise OperationInvalid(
+                f"this connection belongs to process {self._pid}, this is process {os.getpid()}: "
+                "a forked child must open a root of its own"
+            )
         if writes and self.readonly:
             raise OperationDenied(f"read only access prevents {function}")
         access.require(self.policy, function, writes=writes)
@@ -97,13 +119,31 @@ class Session:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
         self.closed = True
         for number in self.callbacks:
-            self.driver.events.deregister(number)
-        await self.driver.close(self.client)
+            self._driver.events.deregister(number)
+        await _to_the_end(self._driver.close(self.client))
+
+    @property
+    def driver(self) -> Driver:
+        """The driver, which must not be asked any more when it was closed while a call was on its way to the loop.
+
+        :raise ClosedMeanwhile: when it was.
+        """
+        if self.closed:
+            raise ClosedMeanwhile("virConnectClose")
+        return self._driver
 
     def abandon(self) -> None:
         """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""
         if not self.closed and self.loop.alive:
-            asyncio.run_coroutine_threadsafe(self.end(), self.loop.loop)
+            self.loop.leave(self._abandoned())
+
+    async def _abandoned(self) -> None:
+        try:
+            await self.end()
+        except InvalidConnection:
+            pass  # another thread closed it meanwhile
+        except EmbedError as error:
+            self._driver.root.log.error("a connection that nobody holds did not end well: %s", error)  # noqa: TRY400
 
 
 class LibvirtObject:
@@ -130,7 +170,10 @@ def public(
             with answering():
                 self._session.check(function, origin, writes=writes)
                 arguments.c_strings((*args, *kwargs.values()))
-                return method(self, *args, **kwargs)
+                try:
+                    return method(self, *args, **kwargs)
+                except ClosedMeanwhile:
+                    raise InvalidConnection(function, origin=origin) from None
 
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -55,3 +56,12 @@ virEventRemoveHandle = unsupported_function("virEventRemoveHandle")
 virEventRemoveTimeout = unsupported_function("virEventRemoveTimeout")
 virEventUpdateHandle = unsupported_function("virEventUpdateHandle")
 virEventUpdateTimeout = unsupported_function("virEventUpdateTimeout")
+
+
+def _forget_in_child() -> None:
+    """A child of fork has the condition as it was at that moment, and maybe a thread of its parent's in it."""
+    global _delivered
+    _delivered = threading.Condition()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

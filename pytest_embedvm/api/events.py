@@ -42,5 +42,7 @@ ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.BALLOON_CHANGE: _fields("actual"),
     DomainEventID.DEVICE_REMOVED: _fields("alias"),
     DomainEventID.AGENT_LIFECYCLE: _fields("state", "reason"),
+    DomainEventID.MIGRATION_ITERATION: _fields("iteration"),
+    DomainEventID.JOB_COMPLETED: lambda event: (dict(attrgetter("stats")(event)),),
     DomainEventID.METADATA_CHANGE: _fields("kind", "uri"),
 }

@@ -30,9 +30,11 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
     :raise SystemFailure: when it cannot be had.
     """
     match request:
-        case Listen(path):
-            sock = passed.enter_context(listen_unix(Path(path)))
-            stack.callback(Path(path).unlink, missing_ok=True)
+        case Listen(path, beside):
+            bound = Path(beside or path)
+            sock = passed.enter_context(listen_unix(bound))
+            for place in {bound, Path(path)}:
+                stack.callback(remove_socket, place, bound.stat())
             return sock.fileno()
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
@@ -51,6 +53,13 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
             return descriptor
         case Companion(name, argv):
             return _start_companion(name, argv, stack, passed)
+
+
+def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
+    """Remove the socket at PATH; not one that another machine has BOUND there since."""
+    with contextlib.suppress(FileNotFoundError):
+        if bound is None or os.path.samestat(path.lstat(), bound):
+            path.unlink()
 
 
 def _open_file(path: str, *, write: bool) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
@@ -24,11 +24,13 @@ from pytest_embedvm.driver.events import EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration_server import Server
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -47,8 +49,11 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
+        self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.server = Server(self)
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._connections = 0
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
@@ -71,11 +76,13 @@ class Driver:
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._connections:
+            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
+                driver._forget()
+            elif driver._connections:
                 driver._join(wanted, options)
                 return driver
-            # Its first connection is being opened, or its last one closed.
-            await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+            else:  # its first connection is being opened, or its last one closed
+                await (driver._closed if driver._opened.is_set() else driver._opened).wait()
         return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
 
     def _join(self, wanted: Uri, options: Options) -> None:
@@ -101,18 +108,19 @@ class Driver:
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT."""
+        self.ownership.admit()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
+        self.ownership.recover({machine.name for machine in self.registry if machine.active})
+        self.server.open()
 
     async def cleanup(self) -> None:
-        """End all machines, and deliver no more events.
+        """End all machines.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
-        try:
-            await self._destroy(m for m in self.registry if m.active or m.starting)
-        finally:
-            self.events.close()
+        await self.server.close()
+        await self._destroy(m for m in self.registry if m.active or m.starting)
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -137,9 +145,14 @@ class Driver:
             if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
-    def _free(self) -> None:
+    def _forget(self) -> None:
+        self.events.close()
+        self.server.forget()
         self.root.release()
         del _open[self.root.identity]
+
+    def _free(self) -> None:
+        self._forget()
         self._opened.set()
         self._closed.set()
 
@@ -150,6 +163,11 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def _require_open(self, function: str) -> None:
+        """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
+        if not self._connections:
+            raise InvalidConnection(function, origin=ErrorDomain.NONE)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -166,29 +184,23 @@ class Driver:
         self.require_own_process()
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
-        machine = self._claim(domain, live=True)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        self._require_open("virDomainCreateXML")
+        machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
-        machine = self._claim(domain, live=False)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        self._require_open("virDomainDefineXML")
+        machine = self.admit(domain, live=False)
         try:
             machine.define(domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
@@ -205,10 +217,25 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+    def admit(self, domain: Completed, *, live: bool) -> Machine:
+        """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
+
+        Whoever admits also dismisses.
+
+        :param live: it is to be started, so it must not be active.
+        """
         if domain.uuid is None:  # complete() gives every domain one
             raise XMLError(f"domain '{domain.name}' has no uuid")
-        return self.registry.claim(domain.name, domain.uuid, live=live)
+        machine = self.registry.claim(domain.name, domain.uuid, live=live)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        return machine
+
+    def dismiss(self, machine: Machine) -> None:
+        """Forget MACHINE if nothing came of it."""
+        if not machine.active and not machine.persistent:
+            self.registry.remove(machine)
 
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
@@ -286,6 +313,7 @@ def _forget_in_child() -> None:
     """A child of fork has the objects; the roots stay the parent's."""
     for driver in _open.values():
         driver.root.forget()
+        driver.server.forget()
     _open.clear()
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -125,6 +125,22 @@ class AgentLifecycle(Event):
 
 
 @dataclass(frozen=True)
+class MigrationIteration(Event):
+    """The guest's memory is being sent for the ITERATION-th time, from 1."""
+
+    event_id = DomainEventID.MIGRATION_ITERATION
+    iteration: int
+
+
+@dataclass(frozen=True)
+class JobCompleted(Event):
+    """A job that takes its time is over, and went well; `stats` are its figures."""
+
+    event_id = DomainEventID.JOB_COMPLETED
+    stats: Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
 class MetadataChange(Event):
     """`uri` is the namespace of a changed element, None for title and description."""
 
@@ -212,7 +228,7 @@ class EventHub:
                 continue
             try:
                 entry.callback(machine, event)
-            except Exception:
+            except BaseException:  # a test's own failure, or an exit, may be none of Exception's
                 log = self._log.about(machine.name)
                 log.exception("callback %r of domain event %s failed", entry.callback, event)
 

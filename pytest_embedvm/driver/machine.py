@@ -12,13 +12,10 @@ from pytest_embedvm.constants import (
     DomainConsoleFlags,
     DomainCreateFlags,
     DomainDestroyFlagsValues,
-    DomainEventDefinedDetailType,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
-    DomainEventUndefinedDetailType,
     DomainMetadataType,
-    DomainModificationImpact,
     DomainPausedReason,
     DomainQemuMonitorCommandFlags,
     DomainShutoffReason,
@@ -28,20 +25,22 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver.arriving import Arriving
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
+from pytest_embedvm.driver.long_job import LongJob
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
-from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -64,10 +63,11 @@ class Machine:
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
+        self.long_job = LongJob()
         #: A QEMU that is being started and does not answer yet.
         self._spawned: Process | None = None
         #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
-        self._redefined = persistent
+        self.redefined = persistent
         self._running: Running | None = None
         self._last: Running | None = None
 
@@ -82,6 +82,15 @@ class Machine:
         if self.definition.uuid is None:  # complete() gives every domain one
             raise NoDomain(f"domain '{self.name}' has no uuid")
         return self.definition.uuid
+
+    @property
+    def driver(self) -> Driver:
+        return self._driver
+
+    @property
+    def running(self) -> Running | None:
+        """Its QEMU; None while it does not run."""
+        return self._running
 
     @property
     def root(self) -> Root:
@@ -137,7 +146,10 @@ class Machine:
         """The domain as XML: what runs, or with INACTIVE what the next start will have."""
         self._require_there()
         inactive = bool(flags & DomainXMLFlags.INACTIVE)
-        if self.live is None or (inactive and self._redefined):
+        if flags & DomainXMLFlags.MIGRATABLE:
+            chosen = self.definition if flags & DomainXMLFlags.INACTIVE else self.live or self.definition
+            return xml.format(migratable(chosen, self._driver.host), inactive=True)
+        if self.live is None or (inactive and self.redefined):
             return xml.format(self.definition, inactive=True)
         return xml.format(self.live, inactive=inactive)
 
@@ -155,32 +167,51 @@ class Machine:
             if self.active:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
-            try:
-                # What was completed a moment ago is not completed again: that would find the same, and takes longer.
-                live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
-                options = client.options if client else Options()
-                await self._start(live, flags, wait=wait, door=options.debug)
-            except BaseException:
-                failed = self._running
-                self._forget_run(shutoff(DomainShutoffReason.FAILED))
-                if failed:
-                    failed.ended.set()  # a destroy may wait for it
-                raise
-            finally:
-                self._spawned = None
-            if flags & DomainCreateFlags.START_AUTODESTROY:
-                self.owner = client or self._driver
+            # What was completed a moment ago is not completed again: that would find the same, and takes longer.
+            live = Completed(domain.copy()) if domain else None
+            await self.bring_up(live, flags, client, wait=wait)
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
             if wait:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool) -> None:
+    async def bring_up(
+        self,
+        live: Completed | None,
+        flags: int,
+        client: Client | None,
+        *,
+        wait: bool,
+        arriving: Arriving | None = None,
+    ) -> None:
+        """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
+
+        :param wait: the guest does not run yet.
+        :param arriving: what is different because the guest comes from elsewhere.
+        """
+        try:
+            options = client.options if client else Options()
+            live = live or await self._driver.complete(self.definition)
+            await self._start(live, flags, wait=wait, door=options.debug, arriving=arriving)
+        except BaseException:
+            failed = self._running
+            self._forget_run(shutoff(DomainShutoffReason.FAILED))
+            if failed:
+                failed.ended.set()  # a destroy may wait for it
+            raise
+        finally:
+            self._spawned = None
+        if flags & DomainCreateFlags.START_AUTODESTROY:
+            self.owner = client or self._driver
+
+    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, arriving: Arriving | None) -> None:
         media.check(live)
         self.live, live.id = live, self._driver.registry.next_id()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        await start(self, launch(live, self._driver.host), live.id, paused=wait, door=door)
+        planned = launch(live, self._driver.host)
+        planned = arriving.adapt(planned) if arriving else planned
+        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door)
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -250,50 +281,17 @@ class Machine:
 
     def define(self, domain: Domain) -> None:
         """Make it persistent, with DOMAIN for the next start."""
-        persist.save(self.root, domain)
-        known = self.persistent or self._redefined
-        self.definition, self.persistent, self._redefined = domain, True, True
-        detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
-        self.emit_lifecycle(DomainEventType.DEFINED, detail)
+        defining.define(self, domain)
 
     async def undefine(self, flags: int = 0) -> None:
-        """Forget the definition; a running machine runs on as a transient one.
-
-        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
-        """
+        """Forget the definition; a running machine runs on as a transient one."""
         async with self._job("undefine"):
-            if not self.persistent:
-                raise OperationInvalid("cannot undefine transient domain")
-            nvram.undefine(self.definition, flags)
-            persist.remove(self.root, self.name)
-            self.persistent = False
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
-            if not self.active:
-                self._driver.registry.remove(self)
+            defining.undefine(self, flags)
 
     async def rename(self, new: str) -> None:
-        """Give it another name.
-
-        :raise OperationInvalid: when it runs, is transient, or has that name.
-        :raise XMLError: when the name cannot be one.
-        """
+        """Give it another name."""
         async with self._job("rename"):
-            # libvirt: qemuDomainRename, virDomainObjListRename
-            if "/" in new:
-                raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
-            document.require_text(new, "name")
-            if self.active:
-                raise OperationInvalid("cannot rename active domain")
-            if not self.persistent:
-                raise OperationInvalid("cannot rename a transient domain")
-            self._driver.registry.check_rename(self, new)
-            renamed = self.definition.copy()
-            renamed.name = new
-            persist.save(self.root, renamed)
-            persist.remove(self.root, self.name)
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
-            self.definition = renamed
-            self.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+            defining.rename(self, new)
 
     def metadata(self, kind: int, uri: str | None, flags: int = 0) -> str:
         """Title, description, or the metadata element of namespace URI.
@@ -301,32 +299,17 @@ class Machine:
         :raise NoMetadata: when there is none.
         """
         self._require_there()
-        return metadata.get(self._affected(flags)[0], kind, uri)
+        return metadata.get(defining.affected(self, flags)[0], kind, uri)
 
     async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
         """Set one of them, or remove it with None."""
         async with self._job("set_metadata"):
-            affected = self._affected(flags)
+            affected = defining.affected(self, flags)
             for domain in affected:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
-
-    def _affected(self, flags: int) -> list[Domain]:
-        """Which of definition and live FLAGS mean."""
-        # libvirt: virDomainObjUpdateModificationImpact
-        live = bool(flags & DomainModificationImpact.LIVE)
-        config = bool(flags & DomainModificationImpact.CONFIG)
-        if not live and not config:
-            live, config = self.active, not self.active
-        affected: list[Domain] = []
-        if live:
-            self._require_active()
-            affected += [self.live] if self.live else []
-        if config and not self.persistent:
-            raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-        return affected + ([self.definition] if config else [])
 
     # What it is asked
 
@@ -393,6 +376,12 @@ class Machine:
         async with self.job.hold(what):
             self._require_there()  # it may have gone while others had their turn
             yield
+
+    @contextlib.asynccontextmanager
+    async def changing(self, what: str) -> AsyncIterator[Running | None]:
+        """Hold the job while the block runs; WHAT is what the others are told. Yields its QEMU, if it runs."""
+        async with self._job(what):
+            yield self._running
 
     @contextlib.asynccontextmanager
     async def _running_job(self, what: str) -> AsyncIterator[Running]:

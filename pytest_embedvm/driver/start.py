@@ -20,6 +20,7 @@ from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
@@ -42,15 +43,18 @@ LAST_WORDS_BYTES: Final = 4096
 DOOR: Final = "debug.sock"
 
 
-async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool, door: bool = True) -> None:
+async def start(
+    machine: Machine, launch: Launch, domain_id: int, ownership: Ownership, *, paused: bool, door: bool = True
+) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :raise InternalError: when QEMU ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, stack, door=door)
+        running = _spawn(machine, launch, domain_id, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -64,7 +68,13 @@ async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: boo
 
 
 def _spawn(
-    machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack, *, door: bool
+    machine: Machine,
+    launch: Launch,
+    domain_id: int,
+    ownership: Ownership,
+    stack: contextlib.AsyncExitStack,
+    *,
+    door: bool,
 ) -> Running:
     ours, theirs = socket.socketpair()
     stack.callback(ours.close)
@@ -80,12 +90,20 @@ def _spawn(
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        if machine.live:
+            ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
             spoken = os.fstat(output.fileno()).st_size
             inherited = (*monitors.values(), *numbers.values())
-            process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
+            process = Process.spawn(
+                argv,
+                output=output,
+                pass_fds=inherited,
+                env={"PATH": os.defpath, **environment},
+                confinement=ownership.confinement,
+            )
     stack.push_async_callback(process.kill)
     label.info("QEMU is process %d, its log is %s", process.pid, log)
     _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
@@ -191,7 +209,8 @@ async def _execute(running: Running, command: str, arguments: Mapping[str, objec
 async def _give_up(running: Running, what: str) -> NoReturn:
     """QEMU hung up: wait until it has said everything, and report it."""
     try:
-        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await running.process.wait()
     except TimeoutError:
         await running.process.kill()
     # libvirt: qemuProcessReportLogError

@@ -9,35 +9,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, Final, Self
 from weakref import WeakSet
 
 from pytest_embedvm.errors import InternalError, SystemFailure
+from pytest_embedvm.qemu.confinement import UNCONFINED, Confinement
 
 KILL_TIMEOUT_S: Final = 10.0
-
-
-#: Once the death signal is set: is the parent still the one that spawned us? It may have died just before.
-_STILL_OURS: Final = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
-
-
-def _die_with_parent() -> tuple[str, ...]:
-    """The words before a command line that tie its life to the thread that spawns it.
-
-    PR_SET_PDEATHSIG by util-linux's setpriv: a preexec_fn would do the same at ten times the price,
-    because Python then has to fork instead of vfork.
-    """
-    setpriv = _setpriv()
-    if setpriv is None:
-        return ()
-    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _STILL_OURS, "sh", str(os.getpid()))
-
-
-@cache
-def _setpriv() -> str | None:
-    return shutil.which("setpriv")
 
 
 #: Those that are to end with us.
@@ -77,6 +56,7 @@ class Process:
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         outlives_parent: bool = False,
+        confinement: Confinement = UNCONFINED,
     ) -> Self:
         """Start ARGV in a process group of its own, so that a terminal's Ctrl-C does not reach it.
 
@@ -84,6 +64,7 @@ class Process:
         thread that spawned it ends, by whatever signal.
 
         :param output: where its standard output and error go.
+        :param confinement: as whom it runs, and within which limits.
         :param pass_fds: descriptors it inherits under the same numbers.
         :raise SystemFailure: when the program cannot be started, or `end_all()` was called.
         """
@@ -92,7 +73,7 @@ class Process:
         if shutil.which(argv[0]) is None:  # setpriv would start, and only then find out
             number = errno.EACCES if Path(argv[0]).exists() else errno.ENOENT
             raise SystemFailure(f"cannot execute binary {argv[0]}: {os.strerror(number)}")
-        words = [*(() if outlives_parent else _die_with_parent()), *argv]
+        words = [*confinement.words(outlives_parent=outlives_parent), *argv]
         try:
             popen = subprocess.Popen(
                 words,
@@ -157,7 +138,8 @@ class Process:
         """
         self.send_signal(signal.SIGKILL)
         try:
-            return await asyncio.wait_for(self.wait(), KILL_TIMEOUT_S)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                return await self.wait()
         except TimeoutError:
             raise InternalError(
                 f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"

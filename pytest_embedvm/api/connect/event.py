@@ -32,7 +32,9 @@ class Events(Base):
     call this API. What they raise is logged.
     """
 
-    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver, key: object = None) -> int:
+        """Have DELIVER called; with a KEY instead of what was registered under the same before."""
+
         def callback(machine: Machine, event: Event) -> None:
             name = event.name if isinstance(event, Lifecycle) else machine.name
             try:
@@ -41,18 +43,28 @@ class Events(Base):
                 event_delivered()
 
         async def register() -> int:
-            machine = None if dom is None else dom._machine()
-            number = self._session.driver.events.register(kind, machine, callback)
-            self._session.callbacks.add(number)
+            session, machine = self._session, None if dom is None else dom._machine()
+            number = session.driver.events.register(kind, machine, callback)
+            session.callbacks.add(number)
+            if key is not None:
+                self._forget(session.lifecycle_callbacks.pop(key, -1))
+                session.lifecycle_callbacks[key] = number
             return number
 
         return self._run(register())
 
+    def _forget(self, number: int) -> bool:
+        """Deregister; whether there was one. On the loop thread only."""
+        if number not in self._session.callbacks:
+            return False
+        self._session.callbacks.remove(number)
+        return self._session.driver.events.deregister(number)
+
     def _register_domain_event(
-        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object
+        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object, key: object = None
     ) -> int:
         arguments_of = ARGUMENTS.get(kind, nothing)
-        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque))
+        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque), key)
 
     @public("virConnectDomainEventRegisterAny")
     def domainEventRegisterAny(
@@ -83,10 +95,7 @@ class Events(Base):
 
     def _deregister(self, number: int) -> bool:
         async def deregister() -> bool:
-            if number not in self._session.callbacks:
-                return False
-            self._session.callbacks.remove(number)
-            return self._session.driver.events.deregister(number)
+            return self._forget(number)
 
         return self._run(deregister())
 
@@ -96,17 +105,16 @@ class Events(Base):
 
         Registering CB again changes its opaque.
         """
-        previous = self._session.lifecycle_callbacks.get(cb)
-        if previous is not None:
-            self._deregister(previous)
-        self._session.lifecycle_callbacks[cb] = self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque)
+        self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque, key=cb)
 
     @public("virConnectDomainEventDeregister")
     def domainEventDeregister(self, cb: DomainCallback[T]) -> None:
         """Have a callback of `domainEventRegister` called no more; nothing to do when it is not registered."""
-        number = self._session.lifecycle_callbacks.pop(cb, None)
-        if number is not None:
-            self._deregister(number)
+
+        async def deregister() -> None:
+            self._forget(self._session.lifecycle_callbacks.pop(cb, -1))
+
+        self._run(deregister())
 
     @public("virConnectRegisterCloseCallback")
     def registerCloseCallback(self, cb: Callable[[virConnect, int, T], Any], opaque: T) -> int:

@@ -41,8 +41,13 @@ def _open(name: str | None, options: Options, *, readonly: bool) -> virConnect:
     policy = access.find(access.EMBED)
     access.require(policy, "virConnectOpen", writes=not readonly)
     loop, client = loop_thread(), Client(options, parse_uri(name))
-    driver = _run(loop, Driver.open(name, options))
-    return virConnect(Session(name, driver, client, loop, policy, readonly=readonly))
+
+    async def opened() -> virConnect:
+        # Made here, so that the end of one that is interrupted, and has no owner, is a finalizer's.
+        driver = await Driver.open(name, options)
+        return virConnect(Session(name, driver, client, loop, policy, readonly=readonly))
+
+    return _run(loop, opened())
 
 
 def open(name: str | None = None, **keywords: Unpack[Keywords]) -> virConnect:
