@@ -14,19 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
-from pytest_embedvm.qemu.process import Process
 
 BACKLOG: Final = 16
 
 
-def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack) -> int:
+def open_request(
+    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, companions: Companions
+) -> int:
     """Open what a part of a machine asks for, and return its number.
 
     :param stack: undoes what lasts as long as the machine: a socket's file, a companion.
     :param passed: closes our copy, once QEMU has inherited it.
+    :param companions: where a program that runs beside QEMU is added.
     :raise SystemFailure: when it cannot be had.
     """
     match request:
@@ -52,7 +55,7 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
             passed.callback(os.close, descriptor)
             return descriptor
         case Companion(name, argv):
-            return _start_companion(name, argv, stack, passed)
+            return companions.start(name, argv, stack, passed)
 
 
 def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
@@ -86,20 +89,6 @@ def _open_directory(path: Path) -> int:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open directory '{path}': {error.strerror}") from error
-
-
-def _start_companion(
-    name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
-) -> int:
-    """A program that holds one end of a socket pair; it ends after QEMU."""
-    ours, theirs = socket.socketpair()
-    passed.enter_context(ours)
-    with theirs:
-        words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
-        process = Process.spawn(words, pass_fds=(theirs.fileno(),))
-    process.name = name
-    stack.push_async_callback(process.kill)
-    return ours.fileno()
 
 
 @contextlib.contextmanager

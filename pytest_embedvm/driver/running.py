@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
@@ -37,6 +38,7 @@ class Running:
     argv: tuple[str, ...]
     process: Process
     ports: list[Port]
+    companions: Companions = field(default_factory=Companions)
     #: Our end of the monitor, until the monitor takes it.
     socket: socket.socket
     agent: AgentChannel | None = None

@@ -19,6 +19,7 @@ from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import open_request
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
@@ -50,7 +51,7 @@ async def start(
 
     :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
-    :raise InternalError: when QEMU ends instead; with its own words.
+    :raise InternalError: when QEMU, or a program beside it, ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -60,10 +61,12 @@ async def start(
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
         await _learn(machine, running)
+        running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
             await _execute(running, "cont")
         running.stack.push_async_exit(stack.pop_all())
+    running.companions.watch(running, machine.root.log.about(machine.name))
     stop.watch(machine, running)
 
 
@@ -81,10 +84,11 @@ def _spawn(
     with theirs, contextlib.ExitStack() as passed:
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
+        companions = Companions()
+        numbers = {d.name: open_request(d.opens, stack, passed, companions) for d in launch.descriptors}
         monitors = {"monitor": theirs.fileno()}
         if door:
-            monitors["debug"] = open_request(Listen(str(home / DOOR)), stack, passed)
+            monitors["debug"] = open_request(Listen(str(home / DOOR)), stack, passed, companions)
         argv = _with_monitors(launch.argv(numbers), monitors)
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
@@ -114,6 +118,7 @@ def _spawn(
         argv=tuple(argv),
         process=process,
         ports=found,
+        companions=companions,
         socket=ours,
     )
 
