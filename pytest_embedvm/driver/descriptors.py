@@ -44,10 +44,12 @@ def open_request(
     :raise SystemFailure: when it cannot be had.
     """
     match request:
-        case Listen(path):
-            sock = passed.enter_context(listen_unix(Path(path)))
-            stack.callback(Path(path).unlink, missing_ok=True)
-            beside.files.append(Path(path))
+        case Listen(path, first):
+            bound = Path(first or path)
+            sock = passed.enter_context(listen_unix(bound))
+            for place in {bound, Path(path)}:
+                stack.callback(remove_socket, place, bound.stat())
+                beside.files.append(place)
             return sock.fileno()
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
@@ -68,6 +70,13 @@ def open_request(
             return descriptor
         case Companion():
             return _start_companion(request, stack, passed, beside)
+
+
+def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
+    """Remove the socket at PATH; not one that another machine has BOUND there since."""
+    with contextlib.suppress(FileNotFoundError):
+        if bound is None or os.path.samestat(path.lstat(), bound):
+            path.unlink()
 
 
 def _open_file(path: str, *, write: bool) -> int:

@@ -8,7 +8,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -127,6 +127,22 @@ class AgentLifecycle(Event):
     event_id = DomainEventID.AGENT_LIFECYCLE
     state: ConnectDomainEventAgentLifecycleState
     reason: ConnectDomainEventAgentLifecycleReason
+
+
+@dataclass(frozen=True)
+class MigrationIteration(Event):
+    """The guest's memory is being sent for the ITERATION-th time, from 1."""
+
+    event_id = DomainEventID.MIGRATION_ITERATION
+    iteration: int
+
+
+@dataclass(frozen=True)
+class JobCompleted(Event):
+    """A job that takes its time is over, and went well; `stats` are its figures."""
+
+    event_id = DomainEventID.JOB_COMPLETED
+    stats: Mapping[str, int | str]
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ async def _take_up(driver: Driver, record: Record) -> None:
         return
     _tell_pending(machine, record)
     if record.process is None:  # it had ended before, and that was not told
-        driver.recordings.new(machine).only_tell(record)
+        driver.recordings.new(machine, kept=record.kept).only_tell(record)
     elif reaper.is_orphan(record):
         await _bury(driver, machine, record, state.DESTROYED)
     else:
@@ -155,8 +155,9 @@ async def _bury(driver: Driver, machine: Machine, record: Record, ending: Ending
     """End what is left of a run, and say so to those who had heard of it."""
     await reaper.end(driver.root, record)
     logs.shutting_down(driver.root.log.about(record.name), record.log, ending.reason)
-    machine.stopped(ending, told=record.announced)
-    driver.recordings.new(machine).only_tell(record)
+    if record.announced:
+        machine.stopped(ending)
+    driver.recordings.new(machine, kept=record.kept).only_tell(record)
 
 
 async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
@@ -205,7 +206,7 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         process=process,
         ports=list(record.ports),
         socket=sock,
-        recording=driver.recordings.new(machine),
+        recording=driver.recordings.new(machine, kept=record.kept),
         started=record.started,
         kept=record.kept,
         files=record.files,

@@ -51,23 +51,23 @@ DOOR: Final = "debug.sock"
 async def start(
     machine: Machine,
     launch: Launch,
-    domain_id: int,
+    recording: Recording,
     ownership: Ownership,
     *,
     paused: bool,
     door: bool = True,
-    kept: bool = False,
 ) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
     :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
-    :param kept: whether it outlives us: its monitor is a socket, too, that whoever opens the root next connects to.
+    :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
+        too, that whoever opens the root next connects to.
     :raise InternalError: when QEMU ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, ownership, stack, door=door, kept=kept)
+        running = _spawn(machine, launch, recording, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -83,14 +83,13 @@ async def start(
 def _spawn(
     machine: Machine,
     launch: Launch,
-    domain_id: int,
+    recording: Recording,
     ownership: Ownership,
     stack: contextlib.AsyncExitStack,
     *,
     door: bool,
-    kept: bool,
 ) -> Running:
-    recording = machine.new_recording()
+    domain_id, kept = (machine.live.id if machine.live else None) or 0, recording.kept
     stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
@@ -108,7 +107,7 @@ def _spawn(
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            ownership.lend(launch, machine.live, machine.root, home, stack)
+            ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
@@ -259,7 +258,8 @@ async def _execute(running: Running, command: str, arguments: Mapping[str, objec
 async def _give_up(running: Running, what: str) -> NoReturn:
     """QEMU hung up: wait until it has said everything, and report it."""
     try:
-        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await running.process.wait()
     except TimeoutError:
         await running.process.kill()
     # libvirt: qemuProcessReportLogError

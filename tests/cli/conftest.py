@@ -50,13 +50,15 @@ def connection(root: Path) -> Iterator[libvirt.virConnect]:
 def boot(connection: libvirt.virConnect, tmp_path: Path) -> Boot:
     """Starts a machine whose firmware says K on its serial port, and then echoes what it reads."""
 
-    def boot(name: str = "a", devices: str = PTY, *, on: libvirt.virConnect = connection, flags: int = 0) -> libvirt.virDomain:
+    def boot(
+        name: str = "a", devices: str = PTY, *, on: libvirt.virConnect = connection, flags: int = 0
+    ) -> libvirt.virDomain:
         rom = tmp_path / "tiny.fd"
         rom.write_bytes(firmware())
         xml = f"""<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
           <os><type arch='x86_64' machine='q35'>hvm</type><loader type='rom'>{rom}</loader></os>
           <devices><memballoon model='none'/>{devices}</devices></domain>"""
-        return on.createXML(xml, flags)
+        return connection.createXML(xml, flags)
 
     return boot
 
