@@ -73,16 +73,19 @@ def checked(events: Iterable[EarlyEvent]) -> list[tuple[DomainEventID, Callable[
 def attach(
     connection: virConnect, driver: Driver, events: Iterable[tuple[DomainEventID, Callable[..., Any], object]]
 ) -> None:
-    """Give CONNECTION, which was opened just now, its EVENTS, and those of its root if it is the root's first."""
+    """Give CONNECTION, which is being opened, its EVENTS, and those of its root if it is the root's first.
+
+    On the loop thread only.
+    """
     for kind, callback, opaque in events:
-        connection._register_domain_event(None, kind, callback, opaque)
+        connection._add_domain_event(kind, callback, opaque)
     if driver in _served:
         return
     _served.add(driver)
     for number, registration in tuple(_registered.items()):
         if registration.root == driver.root.path:
             callback = _while_registered(number, registration.callback)
-            connection._register_domain_event(None, registration.kind, callback, registration.opaque)
+            connection._add_domain_event(registration.kind, callback, registration.opaque)
 
 
 def _while_registered(number: int, callback: Callable[..., Any]) -> Callable[..., Any]:

@@ -81,8 +81,8 @@ def _purge(path: Path) -> None:
     """:raise CommandFailed, EmbedError: when it is in use, or cannot be removed."""
     import asyncio
 
+    from pytest_embedvm.driver.purge import purge
     from pytest_embedvm.driver.reaper import reap
-    from pytest_embedvm.driver.root import Root
 
     for orphan in asyncio.run(reap(path)):
         print(f"ended domain '{orphan.name}' in {path}, whose owner was dead")
@@ -90,4 +90,4 @@ def _purge(path: Path) -> None:
     if kept:
         names = ", ".join(machine.name for machine in kept)
         raise CommandFailed(f"{path} is left alone, VMs run in it that were to outlive their owner: {names}")
-    Root(path).purge()
+    purge(path)

@@ -39,7 +39,8 @@ async def pull(machine: Machine, name: str, speed: int) -> None:
     :raise OperationUnsupported: when it has a job already.
     """
     # libvirt: qemuDomainBlockPullCommon
-    async with machine.running_job("block_pull") as running:
+    async with machine.changing("block_pull") as found:
+        running = _require(found)
         disk = _find(machine, name)
         if _job_of(running, disk) is not None:
             raise OperationUnsupported(f"disk '{disk.dev}' already in active block job")
@@ -58,7 +59,8 @@ async def pull(machine: Machine, name: str, speed: int) -> None:
 async def info(machine: Machine, name: str) -> Mapping[str, int] | None:
     """Type, bandwidth in bytes a second, bytes done and bytes in all of the job of disk NAME; None without a job."""
     # libvirt: qemuDomainGetBlockJobInfo
-    async with machine.running_job("block_job_info") as running:
+    async with machine.changing("block_job_info") as held:
+        running = _require(held)
         job = _job_of(running, _find(machine, name))
         if job is None:
             return None
@@ -78,7 +80,8 @@ async def abort(machine: Machine, name: str, flags: int = 0) -> None:
     :raise OperationInvalid: when it has none.
     """
     # libvirt: qemuDomainBlockJobAbort
-    async with machine.running_job("block_job_abort") as running:
+    async with machine.changing("block_job_abort") as found:
+        running = _require(found)
         disk = _find(machine, name)
         job = _job_of(running, disk)
         if job is None:
@@ -102,8 +105,14 @@ async def _wait(running: Running, job: BlockJob, ended: asyncio.Event) -> None:
         raise OperationTimeout(f"block job {job.name} did not end within {ABORT_TIMEOUT_S:g} s of its abort")
 
 
+def _require(running: Running | None) -> Running:
+    if running is None:
+        raise OperationInvalid("domain is not running")
+    return running
+
+
 def _find(machine: Machine, name: str) -> Disk:
-    disk = block.disk_named(machine.require_live(), name)
+    disk = block.disk_named(machine.live, name) if machine.live else None
     if disk is None or disk.source is None:
         # libvirt: qemuDomainDiskByName
         raise InvalidArgument(f"disk '{name}' not found in domain")

@@ -17,14 +17,15 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, logs, persist, reconnect, subdrivers
+from pytest_embedvm.driver import capabilities_xml, logs, persist, reconnect, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config import Config
-from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.events import Event, EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.ids import Ids
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration_server import Server
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.recording import Recordings
 from pytest_embedvm.driver.registry import Registry
@@ -50,11 +51,12 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
-        self.ownership = Ownership(config)
+        self.ownership = Ownership(root, config)
         self.registry = Registry()
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
+        self.server = Server(self)
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._connections = 0
@@ -114,22 +116,28 @@ class Driver:
 
         What happened to them in the meantime is held for those who register now; see `EventHub.release`.
         """
-        self.ownership.admit(root)
+        self.ownership.admit()
         self.events.hold()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
         if not await reconnect.reconnect(self):
             self.events.release()
+        self.ownership.recover({machine.name for machine in self.registry if machine.active})
+        for machine in self.registry:
+            if machine.running:
+                self.ownership.adopt(machine.name, machine.running.stack)
+        self.server.open()
 
     async def cleanup(self) -> None:
         """End all machines but those that are kept.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
+        await self.server.close()
         kept = [machine for machine in self.registry if machine.kept]
         if kept:
             self.events.stop()  # what is on record as not delivered is not delivered any more
-        await asyncio.gather(*(machine.detach() for machine in kept))
+        await asyncio.gather(*(stop.detach(machine.running) for machine in kept if machine.running))
         await self._destroy(m for m in self.registry if m not in kept and (m.active or m.starting))
 
     async def close(self, client: Client | None = None) -> None:
@@ -157,6 +165,7 @@ class Driver:
 
     def _forget(self) -> None:
         self.events.close()
+        self.server.forget()
         self.root.release()
         del _open[self.root.identity]
 
@@ -178,6 +187,12 @@ class Driver:
         if not self._connections:
             raise InvalidConnection(function, origin=ErrorDomain.NONE)
 
+    def emit(self, machine: Machine, event: Event) -> None:
+        """Tell the callbacks that EVENT happened to MACHINE, and put it on record until they are told."""
+        self.events.emit(machine, event)
+        if machine.kept:
+            self.recordings.mark(machine.name)
+
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
         return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
@@ -194,30 +209,22 @@ class Driver:
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
         self._require_open("virDomainCreateXML")
-        machine = self._claim(domain, live=True)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
         self._require_open("virDomainDefineXML")
-        machine = self._claim(domain, live=False)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        machine = self.admit(domain, live=False)
         try:
             machine.define(domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
@@ -234,10 +241,25 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+    def admit(self, domain: Completed, *, live: bool) -> Machine:
+        """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
+
+        Whoever admits also dismisses.
+
+        :param live: it is to be started, so it must not be active.
+        """
         if domain.uuid is None:  # complete() gives every domain one
             raise XMLError(f"domain '{domain.name}' has no uuid")
-        return self.registry.claim(domain.name, domain.uuid, live=live)
+        machine = self.registry.claim(domain.name, domain.uuid, live=live)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        return machine
+
+    def dismiss(self, machine: Machine) -> None:
+        """Forget MACHINE if nothing came of it."""
+        if not machine.active and not machine.persistent:
+            self.registry.remove(machine)
 
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
@@ -321,6 +343,7 @@ def _forget_in_child() -> None:
     """A child of fork has the objects; the roots stay the parent's."""
     for driver in _open.values():
         driver.root.forget()
+        driver.server.forget()
     _open.clear()
 
 

@@ -130,6 +130,22 @@ class AgentLifecycle(Event):
 
 
 @dataclass(frozen=True)
+class MigrationIteration(Event):
+    """The guest's memory is being sent for the ITERATION-th time, from 1."""
+
+    event_id = DomainEventID.MIGRATION_ITERATION
+    iteration: int
+
+
+@dataclass(frozen=True)
+class JobCompleted(Event):
+    """A job that takes its time is over, and went well; `stats` are its figures."""
+
+    event_id = DomainEventID.JOB_COMPLETED
+    stats: dict[str, int | str]
+
+
+@dataclass(frozen=True)
 class MetadataChange(Event):
     """`uri` is the namespace of a changed element, None for title and description."""
 

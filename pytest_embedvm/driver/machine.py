@@ -12,7 +12,6 @@ from pytest_embedvm.constants import (
     DomainConsoleFlags,
     DomainCreateFlags,
     DomainDestroyFlagsValues,
-    DomainEventDefinedDetailType,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
@@ -26,14 +25,16 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, definitions, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver.arriving import Arriving
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
-from pytest_embedvm.driver.recording import Recording
+from pytest_embedvm.driver.long_job import LongJob
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import start
@@ -65,10 +66,11 @@ class Machine:
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
+        self.long_job = LongJob()
         #: A QEMU that is being started and does not answer yet.
         self._spawned: Process | None = None
         #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
-        self._redefined = persistent
+        self.redefined = persistent
         self._running: Running | None = None
         self._last: Running | None = None
 
@@ -83,6 +85,15 @@ class Machine:
         if self.definition.uuid is None:  # complete() gives every domain one
             raise NoDomain(f"domain '{self.name}' has no uuid")
         return self.definition.uuid
+
+    @property
+    def driver(self) -> Driver:
+        return self._driver
+
+    @property
+    def running(self) -> Running | None:
+        """Its QEMU; None while it does not run."""
+        return self._running
 
     @property
     def root(self) -> Root:
@@ -114,7 +125,7 @@ class Machine:
     @property
     def kept(self) -> bool:
         """Whether it runs, and outlives this process."""
-        return self._running is not None and self._running.kept and self._running.announced
+        return self._running is not None and self._running.kept and self._running.announced and self.owner is None
 
     @property
     def autodestroy(self) -> bool:
@@ -147,7 +158,10 @@ class Machine:
         """The domain as XML: what runs, or with INACTIVE what the next start will have."""
         self._require_there()
         inactive = bool(flags & DomainXMLFlags.INACTIVE)
-        if self.live is None or (inactive and self._redefined):
+        if flags & DomainXMLFlags.MIGRATABLE:
+            chosen = self.definition if flags & DomainXMLFlags.INACTIVE else self.live or self.definition
+            return xml.format(migratable(chosen, self._driver.host), inactive=True)
+        if self.live is None or (inactive and self.redefined):
             return xml.format(self.definition, inactive=True)
         return xml.format(self.live, inactive=inactive)
 
@@ -165,53 +179,57 @@ class Machine:
             if self.active:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
-            try:
-                # What was completed a moment ago is not completed again: that would find the same, and takes longer.
-                live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
-                options = client.options if client else Options()
-                kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
-                await self._start(live, flags, wait=wait, door=options.debug, kept=kept)
-            except BaseException:
-                failed = self._running
-                self._forget_run(shutoff(DomainShutoffReason.FAILED))
-                if failed:
-                    failed.ended.set()  # a destroy may wait for it
-                raise
-            finally:
-                self._spawned = None
-            if flags & DomainCreateFlags.START_AUTODESTROY:
-                self.owner = client or self._driver
-            self._announce(wait=wait)
+            # What was completed a moment ago is not completed again: that would find the same, and takes longer.
+            live = Completed(domain.copy()) if domain else None
+            await self.bring_up(live, flags, client, wait=wait)
+            self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+            if wait:
+                self.status = paused(DomainPausedReason.USER)
+                self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+            if self._running:  # else it is gone already
+                self._running.announce()
 
-    def _announce(self, *, wait: bool) -> None:
-        self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
-        if wait:
-            self.status = paused(DomainPausedReason.USER)
-            self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
-        if self._running:  # else it is gone already
-            self._running.announced = True
-            self._running.recording.flush()  # who was told that it runs finds it again
+    async def bring_up(
+        self, live: Completed | None, flags: int, client: Client | None, *, wait: bool, arriving: Arriving | None = None
+    ) -> None:
+        """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool) -> None:
+        :param wait: the guest does not run yet.
+        :param arriving: what is different because the guest comes from elsewhere.
+        """
+        try:
+            options = client.options if client else Options()
+            live = live or await self._driver.complete(self.definition)
+            kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+            await self._start(live, flags, wait=wait, door=options.debug, kept=kept, arriving=arriving)
+        except BaseException:
+            failed = self._running
+            self._forget_run(shutoff(DomainShutoffReason.FAILED))
+            if failed:
+                failed.ended.set()  # a destroy may wait for it
+            raise
+        finally:
+            self._spawned = None
+        if flags & DomainCreateFlags.START_AUTODESTROY:
+            self.owner = client or self._driver
+
+    async def _start(
+        self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool, arriving: Arriving | None
+    ) -> None:
         media.check(live)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         planned = launch(live, self._driver.host)
-        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door, kept=kept)
-
-    def new_recording(self) -> Recording:
-        """The record of the run that begins."""
-        return self._driver.recordings.new(self)
+        planned = arriving.adapt(planned) if arriving else planned
+        recording = self._driver.recordings.new(self, kept=kept)
+        await start(self, planned, recording, self._driver.ownership, paused=wait, door=door)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
         self.live, self._last = live, running
         self.started(running)
         self.status = status
-
-    async def detach(self) -> None:
-        await stop.detach(self.require_active())
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -223,14 +241,11 @@ class Machine:
         running.agent = channels.agent_channel(running.ports)
         self.status = paused(DomainPausedReason.STARTING_UP)
 
-    def stopped(self, ending: Ending, *, told: bool = True) -> None:
-        """QEMU is gone, and all that belonged to it; TOLD: whether anybody had heard of it."""
-        running = self._running
+    def stopped(self, ending: Ending) -> None:
+        """QEMU is gone, and all that belonged to it."""
         self._forget_run(shutoff(ending.reason))
-        if told:
-            self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
-        if running:
-            running.recording.end()
+        self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        self._driver.recordings.end(self.name)
         if not self.persistent:
             self._driver.registry.remove(self)
 
@@ -248,7 +263,7 @@ class Machine:
         if self.starting and not self.active and await self._end_start():
             return
         graceful = bool(flags & DomainDestroyFlagsValues.GRACEFUL)
-        running = self.require_active()
+        running = self._require_active()
         await stop.destroy(self, running, graceful=graceful)
         if flags & DomainDestroyFlagsValues.REMOVE_LOGS:
             running.log.unlink(missing_ok=True)
@@ -263,46 +278,39 @@ class Machine:
 
     async def shutdown(self, flags: int = 0) -> None:
         """Ask the guest to power off; returns at once for ACPI, when the guest obeys for the agent."""
-        await power.shutdown(self, self.require_active(ErrorDomain.QEMU), flags)
+        await power.shutdown(self, self._require_active(ErrorDomain.QEMU), flags)
 
     async def reboot(self, flags: int = 0) -> None:
         """Ask the guest to reboot; returns at once for ACPI, when the guest obeys for the agent."""
-        await power.reboot(self, self.require_active(), flags)
+        await power.reboot(self, self._require_active(), flags)
 
     async def reset(self) -> None:
-        async with self.running_job("reset") as running:
+        async with self._running_job("reset") as running:
             await power.reset(self, running)
 
     async def suspend(self) -> None:
-        async with self.running_job("suspend") as running:
+        async with self._running_job("suspend") as running:
             await power.suspend(self, running)
 
     async def resume(self) -> None:
-        async with self.running_job("resume") as running:
+        async with self._running_job("resume") as running:
             await power.resume(self, running)
 
     # Its definition
 
     def define(self, domain: Domain) -> None:
         """Make it persistent, with DOMAIN for the next start."""
-        persist.save(self.root, domain)
-        known = self.persistent or self._redefined
-        self.definition, self.persistent, self._redefined = domain, True, True
-        detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
-        self.emit_lifecycle(DomainEventType.DEFINED, detail)
+        defining.define(self, domain)
 
     async def undefine(self, flags: int = 0) -> None:
-        """Forget the definition; a running machine runs on as a transient one.
-
-        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what becomes of it.
-        """
+        """Forget the definition; a running machine runs on as a transient one."""
         async with self._job("undefine"):
-            definitions.undefine(self, self._driver.registry, flags)
+            defining.undefine(self, flags)
 
     async def rename(self, new: str) -> None:
-        """Give it another name, if it does not run."""
+        """Give it another name."""
         async with self._job("rename"):
-            definitions.rename(self, self._driver.registry, new)
+            defining.rename(self, new)
 
     def metadata(self, kind: int, uri: str | None, flags: int = 0) -> str:
         """Title, description, or the metadata element of namespace URI.
@@ -310,12 +318,12 @@ class Machine:
         :raise NoMetadata: when there is none.
         """
         self._require_there()
-        return metadata.get(definitions.affected(self, flags)[0], kind, uri)
+        return metadata.get(defining.affected(self, flags)[0], kind, uri)
 
     async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
         """Set one of them, or remove it with None."""
         async with self._job("set_metadata"):
-            affected = definitions.affected(self, flags)
+            affected = defining.affected(self, flags)
             for domain in affected:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
@@ -327,10 +335,9 @@ class Machine:
 
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
-        async with self.running_job("monitor_command") as running:
-            if flags & DomainQemuMonitorCommandFlags.HMP:
-                return await passthrough.hmp(running.monitor, text)
-            return await passthrough.qmp(running.monitor, text)
+        async with self._running_job("monitor_command") as running:
+            hmp = bool(flags & DomainQemuMonitorCommandFlags.HMP)
+            return await (passthrough.hmp if hmp else passthrough.qmp)(running.monitor, text)
 
     async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
         """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
@@ -338,7 +345,7 @@ class Machine:
         :raise AgentCommandError: when the agent refuses it.
         :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
         """
-        return await passthrough.agent(power.require_agent(self, self.require_active()), text, timeout)
+        return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
         """The console, serial port or channel with this alias, or the first.
@@ -347,8 +354,8 @@ class Machine:
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
         """
         force = bool(flags & DomainConsoleFlags.FORCE)
-        async with self.running_job("open_console") as running:
-            return await channels.open_console(self.require_live(), running, device, force=force)
+        async with self._running_job("open_console") as running:
+            return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
         """What is known of the last run, running or not."""
@@ -357,9 +364,7 @@ class Machine:
     # Events
 
     def emit(self, event: Event) -> None:
-        self._driver.events.emit(self, event)
-        if self._running and self._running.kept:
-            self._driver.recordings.mark(self.name)
+        self._driver.emit(self, event)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))
@@ -372,14 +377,14 @@ class Machine:
             # libvirt: qemuDomainObjFromDomain
             raise NoDomain(f"no domain with matching uuid '{self.uuid}' ({self.name})")
 
-    def require_active(self, origin: ErrorDomain = ErrorDomain.DOMAIN) -> Running:
+    def _require_active(self, origin: ErrorDomain = ErrorDomain.DOMAIN) -> Running:
         self._require_there()
         if self._running is None:
             raise OperationInvalid("domain is not running", origin=origin)
         return self._running
 
-    def require_live(self) -> Completed:
-        self.require_active()
+    def _require_live(self) -> Completed:
+        self._require_active()
         if self.live is None:  # it is set before QEMU is started
             raise OperationInvalid("domain is not running")
         return self.live
@@ -392,6 +397,12 @@ class Machine:
             yield
 
     @contextlib.asynccontextmanager
-    async def running_job(self, what: str) -> AsyncIterator[Running]:
+    async def changing(self, what: str) -> AsyncIterator[Running | None]:
+        """Hold the job while the block runs; WHAT is what the others are told. Yields its QEMU, if it runs."""
         async with self._job(what):
-            yield self.require_active()
+            yield self._running
+
+    @contextlib.asynccontextmanager
+    async def _running_job(self, what: str) -> AsyncIterator[Running]:
+        async with self._job(what):
+            yield self._require_active()

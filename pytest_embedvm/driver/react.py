@@ -163,7 +163,7 @@ _IO_ERROR_ACTIONS: Final = {
 }
 
 
-def _io_error(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+def _io_error(machine: Machine, running: Running, data: Data) -> None:
     action = _IO_ERROR_ACTIONS.get(data.get("action", ""), DomainEventIOErrorAction.NONE)
     reason = "enospc" if data.get("nospace") else ""
     alias, source = disk_with(machine.live, data.get("node-name", "")) if machine.live else ("", "")
@@ -171,6 +171,8 @@ def _io_error(machine: Machine, running: Running, data: Data) -> None:  # noqa: 
         machine.emit(kind(source=source, alias=alias, action=action, reason=reason))
     if action is DomainEventIOErrorAction.PAUSE and machine.status.state is DomainState.RUNNING:
         suspended(machine, DomainPausedReason.IOERROR)
+        if running.transfer:
+            running.transfer.report_io_error()
 
 
 def _panicked(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
@@ -259,6 +261,15 @@ def announce_agent(machine: Machine, *, connected: bool) -> None:
     machine.emit(events.AgentLifecycle(new, ConnectDomainEventAgentLifecycleReason.CHANNEL))
 
 
+def _migration(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+    if running.transfer:
+        running.transfer.report(data["status"])
+
+
+def _migration_pass(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+    machine.emit(events.MigrationIteration(data["pass"]))
+
+
 HANDLERS: Final[Mapping[str, Handler]] = {
     "BALLOON_CHANGE": _balloon_change,
     "BLOCK_IO_ERROR": _io_error,
@@ -266,6 +277,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "DEVICE_TRAY_MOVED": _tray_moved,
     "GUEST_PANICKED": _panicked,
     "JOB_STATUS_CHANGE": blockjobs.changed,
+    "MIGRATION": _migration,
+    "MIGRATION_PASS": _migration_pass,
     "RESET": _reset,
     "RESUME": _resume,
     "RTC_CHANGE": _rtc_change,

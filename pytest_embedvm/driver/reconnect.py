@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from logging import ERROR, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +20,13 @@ from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.driver import blockjobs, logs, pending, react, reaper, state, status, stop
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.layout import PLACES
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.record import Record
+from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import MONITOR
 from pytest_embedvm.driver.state import Ending
@@ -50,17 +55,38 @@ async def reconnect(driver: Driver) -> bool:
 
     One that is lost is reported, and is no error.
     """
-    records = _records(driver)
+    paths = sorted(driver.root.directory(*PLACES["run"]).glob("*.xml"))
+    records = list(_records(driver, paths))
     await asyncio.gather(*(_take_up(driver, record) for record in records))
+    if len(records) == len(paths):  # else something may run that nobody knows of
+        _sweep(driver.root, {record.name: record for record in records if _is_active(driver, record)})
     return bool(records)
 
 
-def _records(driver: Driver) -> list[Record]:
-    directory = driver.root.directory("run", "qemu")
-    for half_written in directory.glob(".new-*"):
-        half_written.unlink(missing_ok=True)
-    found = []
-    for path in sorted(directory.glob("*.xml")):
+def _is_active(driver: Driver, record: Record) -> bool:
+    machine = driver.registry.find_name(record.name)
+    return machine is not None and machine.active
+
+
+def _sweep(root: Root, running: Mapping[str, Record]) -> None:
+    """Remove what a process left that was killed before it could put a machine on record."""
+    kept = {root.runtime_directory(record.id, record.name) for record in running.values()}
+    for home in root.directory(*PLACES["state"]).glob("domain-*"):
+        if home not in kept:
+            shutil.rmtree(home, ignore_errors=True)
+    numbers = {root.pid_path(name) for name in running} | {root.pid_file}
+    places = root.directory(*PLACES["run"])
+    for path in (*places.glob("*.pid"), *places.glob(".new-*")):
+        if path not in numbers:
+            path.unlink(missing_ok=True)
+    doors = {path for record in running.values() for path in record.files}
+    for path in root.directory(*PLACES["channel"]).glob("*/*"):
+        if path.is_socket() and path not in doors:
+            path.unlink(missing_ok=True)
+
+
+def _records(driver: Driver, paths: Iterable[Path]) -> Iterator[Record]:
+    for path in paths:
         try:
             record = status.read(path)
             if path != status.path_of(driver.root, record.name):
@@ -69,8 +95,7 @@ def _records(driver: Driver) -> list[Record]:
             _set_aside(driver, path, error)
         else:
             driver.ids.taken(record.id)
-            found.append(record)
-    return found
+            yield record
 
 
 def _set_aside(driver: Driver, path: Path, error: EmbedError | OSError) -> None:
@@ -93,14 +118,15 @@ async def _take_up(driver: Driver, record: Record) -> None:
         return
     _tell_pending(machine, record)
     if record.process is None:  # it had ended before, and that was not told
-        driver.recordings.new(machine).only_tell(record)
+        driver.recordings.new(machine, kept=record.kept).only_tell(record)
     elif reaper.is_orphan(record):
         await _bury(driver, machine, record, state.DESTROYED)
     else:
         try:
             await _adopt(driver, machine, record)
         except (EmbedError, OSError) as error:
-            driver.root.log.about(record.name).error("QEMU %d is lost: %s", record.process.pid, error)  # noqa: TRY400
+            level = INFO if isinstance(error, ProcessLookupError) else ERROR
+            driver.root.log.about(record.name).log(level, "QEMU %d is lost: %s", record.process.pid, error)
             await _bury(driver, machine, record, _LAST_SEEN.get(record.status.state, state.LOST))
 
 
@@ -130,8 +156,9 @@ async def _bury(driver: Driver, machine: Machine, record: Record, ending: Ending
     """End what is left of a run, and say so to those who had heard of it."""
     await reaper.end(driver.root, record)
     logs.shutting_down(driver.root.log.about(record.name), record.log, ending.reason)
-    machine.stopped(ending, told=record.announced)
-    driver.recordings.new(machine).only_tell(record)
+    if record.announced:
+        machine.stopped(ending)
+    driver.recordings.new(machine, kept=record.kept).only_tell(record)
 
 
 async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
@@ -163,10 +190,10 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         raise ProcessLookupError("there is no process on record")
     process = Process.adopt(record.process, record.name)
     home = driver.root.runtime_directory(record.id, record.name)
-    companions = []
+    companions = Companions()
     for companion in record.companions:
         with contextlib.suppress(ProcessLookupError):
-            companions.append(Process.adopt(companion.identity, companion.name))
+            companions.adopt(Process.adopt(companion.identity, companion.name))
     try:
         sock = connect_unix(home / MONITOR)
     except EmbedError:
@@ -180,11 +207,11 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         process=process,
         ports=list(record.ports),
         socket=sock,
-        recording=driver.recordings.new(machine),
+        recording=driver.recordings.new(machine, kept=record.kept),
         started=record.started,
         kept=record.kept,
         files=record.files,
-        companions=tuple(companions),
+        companions=companions,
         jobs={job.name: job for job in record.jobs},
         announced=True,
         fake_reboot=record.fake_reboot,

@@ -32,13 +32,18 @@ class Recordings:
         self._events = events
         self._of: dict[str, Recording] = {}
 
-    def new(self, machine: Machine) -> Recording:
+    def new(self, machine: Machine, *, kept: bool) -> Recording:
         """A record in the place of an earlier one, which is written no more."""
         earlier = self._of.get(machine.name)
         if earlier:
             earlier.close()
-        self._of[machine.name] = Recording(machine, status.path_of(self._root, machine.name), self._events)
+        self._of[machine.name] = Recording(machine, status.path_of(self._root, machine.name), self._events, kept=kept)
         return self._of[machine.name]
+
+    def end(self, name: str) -> None:
+        """The QEMU of NAME is gone."""
+        if name in self._of:
+            self._of[name].end()
 
     def mark(self, name: str) -> None:
         """Something changed in what is on record of NAME."""
@@ -49,7 +54,9 @@ class Recordings:
 class Recording:
     """The record of one run of a machine, from before its QEMU begins until nothing more is to be told of it."""
 
-    def __init__(self, machine: Machine, path: Path, events: EventHub) -> None:
+    def __init__(self, machine: Machine, path: Path, events: EventHub, *, kept: bool) -> None:
+        #: Whether the run is to outlive us.
+        self.kept = kept
         self._machine = machine
         self._path = path
         self._events = events
@@ -132,7 +139,7 @@ class Recording:
             status=machine.status if machine.active else STARTING,
             process=running.process.identity,
             started=running.started,
-            kept=running.kept,
+            kept=running.kept and machine.owner is None,
             announced=running.announced,
             fake_reboot=running.fake_reboot,
             log=running.log,

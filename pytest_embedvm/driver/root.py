@@ -42,6 +42,11 @@ def file_name(name: str) -> str:
     return f"{encoded[: FILE_NAME_BYTES - 40].decode(errors='ignore')}%~{digest}"
 
 
+def driver_socket(root: Path) -> Path:
+    """Where the driver that has ROOT open listens."""
+    return root / "run/qemu/driver.sock"
+
+
 class Root:
     """A directory that holds everything of one driver, and the lock that makes it one process's own.
 
@@ -71,6 +76,11 @@ class Root:
     @property
     def pid_file(self) -> Path:
         return self._lock.path
+
+    @property
+    def driver_socket(self) -> Path:
+        """Where other processes find the driver that has it open."""
+        return driver_socket(self.path)
 
     def directory(self, *parts: str) -> Path:
         """The directory PARTS below the root, made if it is missing.

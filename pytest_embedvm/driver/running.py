@@ -8,9 +8,10 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
@@ -20,6 +21,9 @@ from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.transfer import Transfer
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0
@@ -45,7 +49,7 @@ class Running:
     kept: bool
     #: The files, sockets too, that go with it, and the programs that run beside it.
     files: tuple[Path, ...]
-    companions: tuple[Process, ...]
+    companions: Companions
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
     jobs: dict[str, BlockJob] = field(default_factory=dict)
     jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -53,6 +57,8 @@ class Running:
     #: Whether somebody was told that it had started.
     announced: bool = False
     agent: AgentChannel | None = None
+    #: Its half of a migration, if there is one.
+    transfer: Transfer | None = None
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     #: The reasons that QEMU's next STOP and RESUME will have; it does not know them.
@@ -85,6 +91,11 @@ class Running:
     def trace(self) -> list[str]:
         """The last messages of the monitor; none before it is connected."""
         return [] if self._monitor is None else self._monitor.trace
+
+    def announce(self) -> None:
+        """Those who were told of it find it again: this returns when that it runs is on record."""
+        self.announced = True
+        self.recording.flush()
 
     def link(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -133,6 +144,7 @@ class Running:
         :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
         """
         try:
-            await asyncio.wait_for(self.ended.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.ended.wait()
         except TimeoutError:
             raise OperationTimeout(f"process {self.process.pid} did not end within {timeout:g} s") from None

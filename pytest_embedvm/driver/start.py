@@ -20,6 +20,7 @@ from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
@@ -51,50 +52,52 @@ DOOR: Final = "debug.sock"
 async def start(
     machine: Machine,
     launch: Launch,
-    domain_id: int,
+    recording: Recording,
     ownership: Ownership,
     *,
     paused: bool,
     door: bool = True,
-    kept: bool = False,
 ) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
     :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
-    :param kept: whether it outlives us: its monitor is a socket, too, that whoever opens the root next connects to.
-    :raise InternalError: when QEMU ends instead; with its own words.
+    :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
+        too, that whoever opens the root next connects to.
+    :raise InternalError: when QEMU, or a program beside it, ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, ownership, stack, door=door, kept=kept)
+        running = _spawn(machine, launch, recording, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
         await _learn(machine, running)
+        running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
             await _execute(running, "cont")
         running.stack.push_async_exit(stack.pop_all())
+    running.companions.watch(running, machine.root.log.about(machine.name))
     stop.watch(machine, running)
 
 
 def _spawn(
     machine: Machine,
     launch: Launch,
-    domain_id: int,
+    recording: Recording,
     ownership: Ownership,
     stack: contextlib.AsyncExitStack,
     *,
     door: bool,
-    kept: bool,
 ) -> Running:
-    recording = machine.new_recording()
+    domain_id, kept = (machine.live.id if machine.live else None) or 0, recording.kept
     stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
-        beside = Beside(passed.enter_context(Gate()) if kept or not dies_with_parent() else None, outlives_parent=kept)
+        gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
+        beside = Beside(Companions(gate, outlives_parent=kept))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
@@ -108,7 +111,7 @@ def _spawn(
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            ownership.lend(launch, machine.live, machine.root, home, stack)
+            ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
@@ -120,7 +123,7 @@ def _spawn(
                 pass_fds=inherited,
                 env={"PATH": os.defpath, **environment},
                 confinement=ownership.confinement,
-                gate=beside.gate,
+                gate=gate,
                 outlives_parent=kept,
             )
         stack.push_async_callback(process.kill)
@@ -138,11 +141,11 @@ def _spawn(
             started=time.time(),
             kept=kept,
             files=tuple(beside.files),
-            companions=tuple(beside.companions),
+            companions=beside.companions,
         )
         recording.begin(running)
-        if beside.gate:
-            beside.gate.open()
+        if gate:
+            gate.open()
     return running
 
 
@@ -259,7 +262,8 @@ async def _execute(running: Running, command: str, arguments: Mapping[str, objec
 async def _give_up(running: Running, what: str) -> NoReturn:
     """QEMU hung up: wait until it has said everything, and report it."""
     try:
-        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await running.process.wait()
     except TimeoutError:
         await running.process.kill()
     # libvirt: qemuProcessReportLogError

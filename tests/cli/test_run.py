@@ -144,6 +144,13 @@ def test_the_console_goes_both_ways_and_the_guest_s_power_off_is_success(
     assert list(home.iterdir()) == []
 
 
+def test_a_reboot_that_is_to_end_the_domain_is_no_crash(start: Start, xml: Callable[..., Path]) -> None:
+    run = start(xml(extra="<on_reboot>destroy</on_reboot>"))
+    run.until(b"K")
+    run.type(b"R")
+    assert run.end() == (0, "R", "")
+
+
 def test_what_it_does_is_told_on_request(start: Start, xml: Callable[..., Path], home: Path) -> None:
     run = start("-v", xml())
     run.until(b"K")
@@ -212,6 +219,18 @@ def test_a_signal_destroys_the_domain_at_once(
     assert run.end() == (128 + number, "", "")
     assert_gone(qemu, 0)
     assert list(home.iterdir()) == []
+
+
+def test_nohup_is_heeded(start: Start, xml: Callable[..., Path]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the command inherits
+    try:
+        run = start(xml())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.until(b"K")
+    run.process.send_signal(signal.SIGHUP)
+    run.type(b"P")
+    assert run.end() == (0, "P", "")
 
 
 def test_a_signal_ends_a_start_that_hangs(start: Start, xml: Callable[..., Path], tmp_path: Path, home: Path) -> None:

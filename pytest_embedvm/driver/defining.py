@@ -1,4 +1,4 @@
-"""What becomes of a machine's definition."""
+"""A domain's definition: made, changed, renamed, forgotten. Whoever calls has the machine's job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import nvram, persist
-from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
 
@@ -21,24 +20,17 @@ if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
 
 
-def affected(machine: Machine, flags: int) -> list[Domain]:
-    """Which of definition and live XML of MACHINE a change with FLAGS means.
-
-    :raise OperationInvalid: when one of those that are meant is not there.
-    """
-    # libvirt: virDomainObjUpdateModificationImpact
-    live = bool(flags & DomainModificationImpact.LIVE)
-    config = bool(flags & DomainModificationImpact.CONFIG)
-    if not live and not config:
-        live, config = machine.active, not machine.active
-    found: list[Domain] = [machine.require_live()] if live else []
-    if config and not machine.persistent:
-        raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-    return found + ([machine.definition] if config else [])
+def define(machine: Machine, domain: Domain) -> None:
+    """Make MACHINE persistent, with DOMAIN for the next start."""
+    persist.save(machine.root, domain)
+    known = machine.persistent or machine.redefined
+    machine.definition, machine.persistent, machine.redefined = domain, True, True
+    detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
+    machine.emit_lifecycle(DomainEventType.DEFINED, detail)
 
 
-def undefine(machine: Machine, registry: Registry, flags: int) -> None:
-    """Forget the definition of MACHINE; a running one runs on as a transient one.
+def undefine(machine: Machine, flags: int) -> None:
+    """Forget the definition of MACHINE, which is gone unless it runs.
 
     :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
     """
@@ -49,11 +41,11 @@ def undefine(machine: Machine, registry: Registry, flags: int) -> None:
     machine.persistent = False
     machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
     if not machine.active:
-        registry.remove(machine)
+        machine.driver.registry.remove(machine)
 
 
-def rename(machine: Machine, registry: Registry, new: str) -> None:
-    """Call MACHINE, one of REGISTRY, NEW from here on.
+def rename(machine: Machine, new: str) -> None:
+    """Give MACHINE another name.
 
     :raise OperationInvalid: when it runs, is transient, or has that name.
     :raise XMLError: when the name cannot be one.
@@ -66,7 +58,7 @@ def rename(machine: Machine, registry: Registry, new: str) -> None:
         raise OperationInvalid("cannot rename active domain")
     if not machine.persistent:
         raise OperationInvalid("cannot rename a transient domain")
-    registry.check_rename(machine, new)
+    machine.driver.registry.check_rename(machine, new)
     renamed = machine.definition.copy()
     renamed.name = new
     persist.save(machine.root, renamed)
@@ -74,3 +66,20 @@ def rename(machine: Machine, registry: Registry, new: str) -> None:
     machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
     machine.definition = renamed
     machine.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+
+
+def affected(machine: Machine, flags: int) -> list[Domain]:
+    """Which of definition and live FLAGS mean."""
+    # libvirt: virDomainObjUpdateModificationImpact
+    live = bool(flags & DomainModificationImpact.LIVE)
+    config = bool(flags & DomainModificationImpact.CONFIG)
+    if not live and not config:
+        live, config = machine.active, not machine.active
+    chosen: list[Domain] = []
+    if live:
+        if not machine.active:
+            raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
+        chosen += [machine.live] if machine.live else []
+    if config and not machine.persistent:
+        raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
+    return chosen + ([machine.definition] if config else [])
