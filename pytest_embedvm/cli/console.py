@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         pidfd = found.pidfd()
         stack.callback(os.close, pidfd)
         guest = None if args.read_only else stack.enter_context(_Typing(found, console))
-        print(f"{found.name}: {console.alias}; Ctrl-] leaves", file=sys.stderr, flush=True)
         if sys.stdin.isatty():
             stack.enter_context(terminal.raw(sys.stdin.fileno()))
+        print(f"{found.name}: {console.alias}; Ctrl-] leaves", end="\r\n", file=sys.stderr, flush=True)
         ended = _Session(growth, pidfd, guest).run()
     print(f"\ndomain '{found.name}' has ended" if ended else "", file=sys.stderr)
     return 0

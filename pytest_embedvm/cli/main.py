@@ -57,11 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """What ARGV says; words may go on after an option, which argparse leaves over: `embedvm qmp vm --hmp info name`."""
     args, over = parser.parse_known_args(argv)
-    words = getattr(args, "words", None)
-    if over and (words is None or any(word.startswith("-") for word in over)):
+    if over and ("words" not in args or any(word.startswith("-") for word in over)):
         parser.error(f"unrecognized arguments: {' '.join(over)}")
     if over:
-        args.words = [*words, *over]
+        args.words = [*args.words, *over]
     return args
 
 
