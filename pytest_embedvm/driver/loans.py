@@ -35,6 +35,10 @@ class _Loan:
     machines: list[str] = field(default_factory=list)
 
 
+#: Every root's that is open in this process: a file may be lent by two of them.
+_open: Final[set[Loans]] = set()
+
+
 class Loans:
     """Of one root."""
 
@@ -45,8 +49,8 @@ class Loans:
         self._loans: dict[_File, _Loan] = {}
 
     def __contains__(self, status: os.stat_result) -> bool:
-        """Whether the file with this STATUS is lent."""
-        return (status.st_dev, status.st_ino) in self._loans
+        """Whether the file with this STATUS is lent, by this root or another of the process."""
+        return _lent((status.st_dev, status.st_ino)) is not None
 
     def lend(self, path: Path, borrower: Identity, machine: str, stack: contextlib.AsyncExitStack) -> None:
         """Make the file at PATH the BORROWER's, until STACK of MACHINE is unwound and no other machine uses it.
@@ -55,7 +59,9 @@ class Loans:
         """
         status = path.stat()
         key = status.st_dev, status.st_ino
-        loan = self._loans.setdefault(key, _Loan(str(path), *key, status.st_uid, status.st_gid))
+        already = _lent(key)
+        user, group = (already.user, already.group) if already else (status.st_uid, status.st_gid)
+        loan = self._loans.setdefault(key, _Loan(str(path), *key, user, group))
         loan.machines.append(machine)
         stack.callback(self._give_back, key, machine)
         self._save()
@@ -71,8 +77,9 @@ class Loans:
     def recover(self, alive: Collection[str]) -> None:
         """Give back what a driver that was killed had lent to machines that are not ALIVE.
 
-        A record that cannot be read is reported and set aside.
+        Called once, when the root has been opened. A record that cannot be read is reported and set aside.
         """
+        _open.add(self)
         try:
             entries = [_Loan(**entry) for entry in json.loads(self._record.read_bytes())]
         except FileNotFoundError:
@@ -92,16 +99,24 @@ class Loans:
             for _ in range(loan.machines.count(machine)):
                 stack.callback(self._give_back, key, machine)
 
+    def close(self) -> None:
+        """The root is closed; what it has still lent is for whoever opens it next."""
+        _open.discard(self)
+
     def _give_back(self, key: _File, machine: str) -> None:
         loan = self._loans[key]
         loan.machines.remove(machine)
         if not loan.machines:
-            with contextlib.suppress(OSError):  # it is gone
-                status = Path(loan.path).stat()
-                if (status.st_dev, status.st_ino) == key:  # else somebody else's file is there now
-                    os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
             del self._loans[key]
+            if _lent(key) is None:
+                self._return(loan)
         self._save()
+
+    def _return(self, loan: _Loan) -> None:
+        with contextlib.suppress(OSError):  # it is gone
+            status = Path(loan.path).stat()
+            if (status.st_dev, status.st_ino) == (loan.device, loan.inode):  # else somebody else's file is there now
+                os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
 
     @property
     def _record(self) -> Path:
@@ -115,3 +130,8 @@ class Loans:
                 self._record.unlink(missing_ok=True)
         except OSError as error:
             raise SystemFailure(f"Failed to create file '{self._record}': {error.strerror}") from error
+
+
+def _lent(file: _File) -> _Loan | None:
+    """The loan of FILE, by whichever root of this process."""
+    return next((loan for loans in _open if (loan := loans._loans.get(file))), None)

@@ -136,6 +136,21 @@ async def test_what_two_share_is_given_back_by_the_last(place: Path) -> None:
         assert owner(image) == (1234, 4321)
 
 
+async def test_what_two_roots_share_is_given_back_by_the_last(place: Path) -> None:
+    image = place / "disk.img"
+    devices = f"{disk(image)}<readonly/></disk>"
+    os.chown(image, 1234, 4321)
+    async with opened(place / "one") as one, opened(place / "two") as two:
+        machines = [
+            await driver.create_xml(tiny.xml(place / name, name, devices=devices))
+            for driver, name in ((one, "a"), (two, "b"))
+        ]
+        await machines[0].destroy()
+        assert owner(image) == (USER, USER)
+        await machines[1].destroy()
+        assert owner(image) == (1234, 4321)
+
+
 async def test_a_start_that_fails_gives_everything_back(place: Path) -> None:
     image = place / "disk.img"
     devices = f"{disk(image)}</disk>"
@@ -178,13 +193,16 @@ async def test_what_a_machine_that_outlived_its_driver_was_lent(place: Path) -> 
     image, root = place / "disk.img", Root(place / "root")
     disk(image)
     loans = Loans(root, remember=True)
+    loans.recover(())
     for machine in ("kept", "lost"):
         loans.lend(image, Identity(USER, USER), machine, contextlib.AsyncExitStack())
+    loans.close()
     again, stack = Loans(root, remember=True), contextlib.AsyncExitStack()
     again.recover({"kept"})
     again.adopt("kept", stack)
     assert owner(image) == (USER, USER)
     await stack.aclose()
+    again.close()
     assert owner(image) == (0, 0)
 
 
