@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.driver import persist
-from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import set_aside, write_atomically
+from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.confinement import Identity
 
 #: Where it is remembered, among the files of what runs.
@@ -42,9 +41,13 @@ _open: Final[set[Loans]] = set()
 class Loans:
     """Of one root."""
 
-    def __init__(self, root: Root, *, remember: bool) -> None:
-        """:param remember: whether a file gets its own owner back; else root does, as with libvirt's remember_owner."""
-        self._root = root
+    def __init__(self, directory: Path, log: Log, *, remember: bool = True) -> None:
+        """Remembered in DIRECTORY, of the root that LOG is about.
+
+        :param remember: whether a file gets its own owner back; else root does, as with libvirt's remember_owner.
+        """
+        self._record = directory / RECORD
+        self._log = log
         self._remember = remember
         self._loans: dict[_File, _Loan] = {}
 
@@ -85,8 +88,10 @@ class Loans:
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError) as error:
-            aside = persist.set_aside(self._record)
-            self._root.log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)  # noqa: TRY400
+            aside = self._record
+            with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
+                aside = set_aside(self._record)
+            self._log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)
             return
         self._loans = {(loan.device, loan.inode): loan for loan in entries}
         for key, loan in tuple(self._loans.items()):
@@ -117,10 +122,6 @@ class Loans:
             status = Path(loan.path).stat()
             if (status.st_dev, status.st_ino) == (loan.device, loan.inode):  # else somebody else's file is there now
                 os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
-
-    @property
-    def _record(self) -> Path:
-        return self._root.place("run") / RECORD
 
     def _save(self) -> None:
         try:

@@ -12,7 +12,7 @@ from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import set_aside, write_atomically
 
 # libvirt: virXMLEmitWarning
 WARNING = """<!--
@@ -54,19 +54,13 @@ def load(root: Root) -> Iterator[Domain]:
             if file_name(domain.name) != path.stem:
                 raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
         except (EmbedError, OSError, UnicodeError) as error:
-            aside = set_aside(path)
+            aside = _set_aside(path)
             root.log.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, aside)  # noqa: TRY400
         else:
             yield domain
 
 
-def set_aside(path: Path) -> Path:
-    """PATH's new name: `NAME.xml.unreadable`, numbered if that is taken."""
-    aside = path.with_name(f"{path.name}.unreadable")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.unreadable-{number}")
+def _set_aside(path: Path) -> Path:
     with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
-        return path.rename(aside)
+        return set_aside(path)
     return path

@@ -190,14 +190,14 @@ async def test_a_record_that_cannot_be_read(place: Path, caplog: pytest.LogCaptu
 
 
 async def test_what_a_machine_that_outlived_its_driver_was_lent(place: Path) -> None:
-    image, root = place / "disk.img", Root(place / "root")
+    image, log = place / "disk.img", Root(place / "root").log
     disk(image)
-    loans = Loans(root, remember=True)
+    loans = Loans(place, log)
     loans.recover(())
     for machine in ("kept", "lost"):
         loans.lend(image, Identity(USER, USER), machine, contextlib.AsyncExitStack())
     loans.close()
-    again, stack = Loans(root, remember=True), contextlib.AsyncExitStack()
+    again, stack = Loans(place, log), contextlib.AsyncExitStack()
     again.recover({"kept"})
     again.adopt("kept", stack)
     assert owner(image) == (USER, USER)
@@ -271,7 +271,8 @@ asyncio.run(main())
 """
 
 
-def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
+@pytest.mark.parametrize("again", ["open", "purge"])
+def test_it_dies_with_a_driver_that_is_killed(place: Path, again: str) -> None:
     config = '{"user": "+65534", "group": "+65534", "max_files": 512, "max_core": 4096}'
     image = place / "disk.img"
     text = tiny.xml(place, devices=f"{disk(image)}</disk>")
@@ -290,8 +291,9 @@ def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
             if not select.select([qemu], [], [], 0)[0]:
                 signal.pidfd_send_signal(qemu, signal.SIGKILL)
             os.close(qemu)
-    asyncio.run(_opens_again(place))
-    assert owner(image) == (0, 0)  # the next driver has given it back
+    assert owner(image) == (USER, USER)
+    asyncio.run(_opens_again(place)) if again == "open" else Root(place / "root").purge()
+    assert owner(image) == (0, 0)
     assert not list(place.rglob("owners.json"))
 
 
