@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
-from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.confinement import Identity
 
 #: Where it is remembered, among the files of what runs.
@@ -34,20 +34,16 @@ class _Loan:
     machines: list[str] = field(default_factory=list)
 
 
-#: Every root's that is open in this process: a file may be lent by two of them.
+#: Those of this process that have lent something: a file may be lent by two roots.
 _open: Final[set[Loans]] = set()
 
 
 class Loans:
     """Of one root."""
 
-    def __init__(self, directory: Path, log: Log, *, remember: bool = True) -> None:
-        """Remembered in DIRECTORY, of the root that LOG is about.
-
-        :param remember: whether a file gets its own owner back; else root does, as with libvirt's remember_owner.
-        """
-        self._record = directory / RECORD
-        self._log = log
+    def __init__(self, root: Root, *, remember: bool) -> None:
+        """:param remember: whether a file gets its own owner back; else root does, as with libvirt's remember_owner."""
+        self._root = root
         self._remember = remember
         self._loans: dict[_File, _Loan] = {}
 
@@ -80,20 +76,18 @@ class Loans:
     def recover(self, alive: Collection[str]) -> None:
         """Give back what a driver that was killed had lent to machines that are not ALIVE.
 
-        Called once, when the root has been opened. A record that cannot be read is reported and set aside.
+        A record that cannot be read is reported and set aside.
         """
-        _open.add(self)
         try:
             entries = [_Loan(**entry) for entry in json.loads(self._record.read_bytes())]
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError) as error:
-            aside = self._record
-            with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
-                aside = set_aside(self._record)
-            self._log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)
+            aside = set_aside(self._record)
+            self._root.log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)  # noqa: TRY400
             return
         self._loans = {(loan.device, loan.inode): loan for loan in entries}
+        _open.add(self)
         for key, loan in tuple(self._loans.items()):
             for machine in [name for name in loan.machines if name not in alive]:
                 self._give_back(key, machine)
@@ -123,7 +117,15 @@ class Loans:
             if (status.st_dev, status.st_ino) == (loan.device, loan.inode):  # else somebody else's file is there now
                 os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
 
+    @property
+    def _record(self) -> Path:
+        return self._root.place("run") / RECORD
+
     def _save(self) -> None:
+        if self._loans:
+            _open.add(self)
+        else:
+            _open.discard(self)
         try:
             if self._loans:
                 write_atomically(self._record, json.dumps([asdict(loan) for loan in self._loans.values()]).encode())

@@ -37,7 +37,7 @@ class Ownership:
         self._root = root
         self._identity = _identity(config)
         self._dynamic = config.dynamic_ownership
-        self._loans = Loans(root.place("run"), root.log, remember=config.remember_owner)
+        self._loans = Loans(root, remember=config.remember_owner)
         #: What every QEMU of the driver is started with.
         self.confinement = Confinement(
             identity=self._identity,

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from pytest_embedvm.driver import index, logs, version
 from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, Place, require_free
-from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.lock import Lock
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
@@ -180,7 +179,6 @@ class Root:
         version.check(self.path)
         self._take()
         try:
-            self._give_back()
             for place in OURS:
                 self._clear(PLACES[place])
             link = self.path / CACHE_LINK
@@ -193,12 +191,6 @@ class Root:
         for parts in reversed(made):
             with contextlib.suppress(OSError):  # not empty: what is in it is not ours
                 self.path.joinpath(*parts).rmdir()
-
-    def _give_back(self) -> None:
-        """Take back what QEMU's user was lent by an owner that was killed."""
-        loans = Loans(self.path.joinpath(*PLACES["run"]), self.log)
-        loans.recover(())
-        loans.close()
 
     def _clear(self, parts: tuple[str, ...]) -> None:
         """Empty the directory PARTS, but for the lock; a symbolic link on the way is not followed."""

@@ -26,6 +26,7 @@ from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.ownership import Ownership
+from pytest_embedvm.driver.purge import purge
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
@@ -190,14 +191,13 @@ async def test_a_record_that_cannot_be_read(place: Path, caplog: pytest.LogCaptu
 
 
 async def test_what_a_machine_that_outlived_its_driver_was_lent(place: Path) -> None:
-    image, log = place / "disk.img", Root(place / "root").log
+    image, root = place / "disk.img", Root(place / "root")
     disk(image)
-    loans = Loans(place, log)
-    loans.recover(())
+    loans = Loans(root, remember=True)
     for machine in ("kept", "lost"):
         loans.lend(image, Identity(USER, USER), machine, contextlib.AsyncExitStack())
     loans.close()
-    again, stack = Loans(place, log), contextlib.AsyncExitStack()
+    again, stack = Loans(root, remember=True), contextlib.AsyncExitStack()
     again.recover({"kept"})
     again.adopt("kept", stack)
     assert owner(image) == (USER, USER)
@@ -292,7 +292,7 @@ def test_it_dies_with_a_driver_that_is_killed(place: Path, again: str) -> None:
                 signal.pidfd_send_signal(qemu, signal.SIGKILL)
             os.close(qemu)
     assert owner(image) == (USER, USER)
-    asyncio.run(_opens_again(place)) if again == "open" else Root(place / "root").purge()
+    asyncio.run(_opens_again(place)) if again == "open" else purge(place / "root")
     assert owner(image) == (0, 0)
     assert not list(place.rglob("owners.json"))
 
