@@ -170,6 +170,7 @@ class Driver:
         del _open[self.root.identity]
 
     def _free(self) -> None:
+        self.ownership.close()
         self._forget()
         self._opened.set()
         self._closed.set()
