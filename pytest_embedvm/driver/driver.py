@@ -116,6 +116,13 @@ class Driver:
 
         What happened to them in the meantime is held for those who register now; see `EventHub.release`.
         """
+        try:
+            await self._take_up(root)
+        except BaseException:
+            await self.cleanup()
+            raise
+
+    async def _take_up(self, root: Root) -> None:
         self.ownership.admit()
         self.events.hold()
         for domain in persist.load(root):
