@@ -45,6 +45,6 @@ ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.BLOCK_JOB_2: _fields("disk", "kind", "status"),
     DomainEventID.AGENT_LIFECYCLE: _fields("state", "reason"),
     DomainEventID.MIGRATION_ITERATION: _fields("iteration"),
-    DomainEventID.JOB_COMPLETED: lambda event: (dict(attrgetter("stats")(event)),),
+    DomainEventID.JOB_COMPLETED: _fields("stats"),
     DomainEventID.METADATA_CHANGE: _fields("kind", "uri"),
 }

@@ -8,7 +8,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -142,7 +142,7 @@ class JobCompleted(Event):
     """A job that takes its time is over, and went well; `stats` are its figures."""
 
     event_id = DomainEventID.JOB_COMPLETED
-    stats: Mapping[str, int | str]
+    stats: dict[str, int | str]
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,8 @@ class EventHub:
                 return True
             self._delivery.queue.put(partial(_tell, loop, drained))
         try:
-            await asyncio.wait_for(drained.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await drained.wait()
         except TimeoutError:
             return False
         return True

@@ -118,6 +118,7 @@ class Events(Base):
 
         Registering CB again changes its opaque.
         """
+        hash(cb)  # what cannot be found again is the caller's TypeError, as in libvirt-python
         self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque, key=cb)
 
     @public("virConnectDomainEventDeregister")
