@@ -15,22 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
-from pytest_embedvm.qemu.process import Gate, Process
 
 BACKLOG: Final = 16
 
 
 @dataclass
 class Beside:
-    """What a machine has beside its QEMU, as it is opened: files that go with it, programs."""
+    """What a machine has beside its QEMU, as it is opened: programs, and files that go with it."""
 
-    gate: Gate | None = None
-    outlives_parent: bool = False
+    companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
-    companions: list[Process] = field(default_factory=list)
 
 
 def open_request(
@@ -68,8 +66,8 @@ def open_request(
             passed.callback(os.close, descriptor)
             beside.files.append(Path(path))
             return descriptor
-        case Companion():
-            return _start_companion(request, stack, passed, beside)
+        case Companion(name, argv):
+            return beside.companions.start(name, argv, stack, passed)
 
 
 def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
@@ -103,23 +101,6 @@ def _open_directory(path: Path) -> int:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open directory '{path}': {error.strerror}") from error
-
-
-def _start_companion(
-    companion: Companion, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
-) -> int:
-    """A program that holds one end of a socket pair; it ends after QEMU."""
-    ours, theirs = socket.socketpair()
-    passed.enter_context(ours)
-    with theirs:
-        words = [word.replace("{fd}", str(theirs.fileno())) for word in companion.argv]
-        process = Process.spawn(
-            words, pass_fds=(theirs.fileno(),), gate=beside.gate, outlives_parent=beside.outlives_parent
-        )
-    process.name = companion.name
-    beside.companions.append(process)
-    stack.push_async_callback(process.kill)
-    return ours.fileno()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.driver import blockjobs, logs, pending, react, reaper, state, status, stop
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.layout import PLACES
@@ -189,10 +190,10 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         raise ProcessLookupError("there is no process on record")
     process = Process.adopt(record.process, record.name)
     home = driver.root.runtime_directory(record.id, record.name)
-    companions = []
+    companions = Companions()
     for companion in record.companions:
         with contextlib.suppress(ProcessLookupError):
-            companions.append(Process.adopt(companion.identity, companion.name))
+            companions.adopt(Process.adopt(companion.identity, companion.name))
     try:
         sock = connect_unix(home / MONITOR)
     except EmbedError:
@@ -210,7 +211,7 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         started=record.started,
         kept=record.kept,
         files=record.files,
-        companions=tuple(companions),
+        companions=companions,
         jobs={job.name: job for job in record.jobs},
         announced=True,
         fake_reboot=record.fake_reboot,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
@@ -48,7 +49,7 @@ class Running:
     kept: bool
     #: The files, sockets too, that go with it, and the programs that run beside it.
     files: tuple[Path, ...]
-    companions: tuple[Process, ...]
+    companions: Companions
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
     jobs: dict[str, BlockJob] = field(default_factory=dict)
     jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
@@ -63,7 +64,7 @@ async def start(
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
         too, that whoever opens the root next connects to.
-    :raise InternalError: when QEMU ends instead; with its own words.
+    :raise InternalError: when QEMU, or a program beside it, ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -73,10 +74,12 @@ async def start(
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
         await _learn(machine, running)
+        running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
             await _execute(running, "cont")
         running.stack.push_async_exit(stack.pop_all())
+    running.companions.watch(running, machine.root.log.about(machine.name))
     stop.watch(machine, running)
 
 
@@ -93,7 +96,8 @@ def _spawn(
     stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
-        beside = Beside(passed.enter_context(Gate()) if kept or not dies_with_parent() else None, outlives_parent=kept)
+        gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
+        beside = Beside(Companions(gate, outlives_parent=kept))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
@@ -119,7 +123,7 @@ def _spawn(
                 pass_fds=inherited,
                 env={"PATH": os.defpath, **environment},
                 confinement=ownership.confinement,
-                gate=beside.gate,
+                gate=gate,
                 outlives_parent=kept,
             )
         stack.push_async_callback(process.kill)
@@ -137,11 +141,11 @@ def _spawn(
             started=time.time(),
             kept=kept,
             files=tuple(beside.files),
-            companions=tuple(beside.companions),
+            companions=beside.companions,
         )
         recording.begin(running)
-        if beside.gate:
-            beside.gate.open()
+        if gate:
+            gate.open()
     return running
 
 

@@ -17,7 +17,7 @@ import filelock
 import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import PRIVATE_FILE, make_private_directory, set_aside, write_atomically
+from pytest_embedvm.files import HALF, PRIVATE_FILE, make_private_directory, set_aside, write_atomically
 from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
@@ -230,15 +230,18 @@ def _readable(question: _Question, path: Path, log: Log) -> HostCapabilities | N
 
 async def _publish(question: _Question, path: Path, log: Log) -> HostCapabilities:
     answer = await question.answer()
-    _write(path, _pack(question, answer), log)
+    _write(path, question.name, _pack(question, answer), log)
     return answer
 
 
-def _write(path: Path, data: bytes, log: Log) -> None:
+def _write(path: Path, name: str, data: bytes, log: Log) -> None:
     if path.exists():  # it could not be set aside, and is not ours to overwrite
         return
+    prefix = f"{HALF}{name}-"
     try:
-        write_atomically(path, data)
+        for half in path.parent.glob(f"{prefix}*"):  # we have the lock: who wrote it was killed
+            half.unlink()
+        write_atomically(path, data, prefix=prefix)
     except OSError as error:
         _warn_unwritable(path.parent, error, log)
 

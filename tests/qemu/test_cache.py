@@ -91,6 +91,18 @@ def test_many_roots_at_the_same_time_probe_once(tmp_path: Path, probes: Probes) 
     assert probes.count == 1
 
 
+def test_what_a_killed_process_has_half_written_goes(tmp_path: Path, probes: Probes) -> None:
+    ask(tmp_path)
+    path = stored(tmp_path)
+    half, other = (path.with_name(f".new-{name}-x") for name in (path.stem, "another"))
+    for file in (half, other):
+        file.write_text("{")
+    path.unlink()
+    ask(tmp_path)
+    assert not half.exists()
+    assert other.exists(), "somebody else may be writing it"
+
+
 def test_files_are_private(tmp_path: Path, probes: Probes) -> None:
     ask(tmp_path / "cache")
     directory = tmp_path / "cache/capabilities"

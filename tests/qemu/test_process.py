@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.qemu import process
 from pytest_embedvm.qemu.identity import Identity
 from pytest_embedvm.qemu.process import Gate, Process
 from tests.qemu.counting import open_descriptors
@@ -55,6 +56,20 @@ def test_kill_waits_until_it_is_reaped_and_may_be_repeated() -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(process.pid, 0)
 
+    asyncio.run(main())
+
+
+def test_ending_all_spares_what_outlives_us_and_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        ours, other = Process.spawn(FOREVER), Process.spawn(FOREVER, outlives_parent=True)
+        process.end_all("the house is closed")
+        assert await ours.wait() == -signal.SIGKILL
+        with pytest.raises(SystemFailure, match="the house is closed"):
+            Process.spawn(FOREVER)
+        assert other.returncode is None
+        await other.kill()
+
+    monkeypatch.setattr(process, "_closed", None)  # and back in the end
     asyncio.run(main())
 
 

@@ -31,6 +31,7 @@ from pytest_embedvm.guest.image.programs import (
     find_busybox,
     which,
 )
+from pytest_embedvm.guest.image.prune import hold, prune
 from pytest_embedvm.guest.image.vmlinux import arch_of, bootable, release_of
 
 LOCK_TIMEOUT_S: Final = 600.0
@@ -59,15 +60,16 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
     kernel, modules = kernel_variables(kernel, modules)
     name = _request(kernel, modules)
     image = read_manifest(cache_dir, name)
-    if image is not None:
+    if image is not None and hold(image):
         return image
     cache_dir = _writable(cache_dir)
     with _locked(cache_dir / "guest.lock"):
         image = read_manifest(cache_dir, name)
-        if image is not None:
-            return image
-        set_damaged_aside(cache_dir, name)
-        return _build(cache_dir, name, kernel, modules)
+        if image is None:
+            set_damaged_aside(cache_dir, name)
+            image = _build(cache_dir, name, kernel, modules)
+        hold(image)
+        return image
 
 
 @contextmanager
@@ -137,6 +139,7 @@ def _build(cache_dir: Path, name: str, kernel: Path | None, modules: Path | None
     notes = (*_notes(names, files, chosen), *([boot.note] if boot.note else []))
     image = GuestImage(directory / "kernel", directory / "initrd", CMDLINES[arch], release, arch, notes)
     write_manifest(cache_dir, name, image, _sources(files, busybox, agent, explicit=kernel is not None))
+    prune(cache_dir)
     return image
 
 
