@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
@@ -44,6 +45,11 @@ def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def memory_file(name: str) -> IO[bytes]:
+    """An empty file that no directory has, to write and read; NAME shows in /proc only."""
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 def set_aside(path: Path) -> Path:

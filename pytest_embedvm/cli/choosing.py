@@ -11,14 +11,17 @@ from typing import Final, Protocol, TypeVar
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.machines import Machine, Root, look, roots
 
-ROOT_HELP: Final = "number of `embedvm ps`, path, or how one of its directories begins; not needed if there is one only"
-DOMAIN_HELP: Final = "name, id, or how the name begins; not needed if there is one only"
+ROOT_HELP: Final = (
+    "its number or label in `embedvm ps`, its path, or how a directory of that begins; not needed if only one lives"
+)
+DOMAIN_HELP: Final = "its name or id, or how the name begins"
 
 
 def add_target(parser: argparse.ArgumentParser, rest: str | None = None, rest_help: str = "") -> None:
     """Declare ROOT, DOMAIN and what comes after them. They are told apart by what there is: see `machine`."""
     usage = f"[ROOT] [DOMAIN]{f' {rest}' if rest else ''}"
-    text = f"ROOT: {ROOT_HELP}. DOMAIN: {DOMAIN_HELP}.{f' {rest}: {rest_help}' if rest else ''}"
+    text = f"ROOT: {ROOT_HELP}. DOMAIN: {DOMAIN_HELP}. Neither is needed where there is one VM."
+    text += f" {rest}: {rest_help}" if rest else ""
     parser.add_argument("words", nargs="*", metavar=usage, help=text)
 
 
@@ -113,7 +116,7 @@ def _root(living: Sequence[Root], word: str) -> Root | None:
     if not word:
         return None
     for root in living:
-        if word == str(root.number) or _path(word) == root.path:
+        if word in (str(root.number), root.label) or _path(word) == root.path:
             return root
     if "/" in word and (_path(word) / "run/qemu").is_dir():
         return look(_path(word))  # one that nothing tells of

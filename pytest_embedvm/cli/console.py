@@ -69,7 +69,8 @@ class _Typing:
                 f"{console.alias} is a {console.kind}, which one can hold at a time: --read-only shows what it says"
             )
         self._path = _pty(found, console.alias)
-        self._owner = look(found.root).pid
+        holder = look(found.root).holder
+        self._owner = holder.pid if holder else None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:

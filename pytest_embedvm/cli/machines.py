@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.lock import Holder
 
 #: In the environment of each VM's QEMU: its runtime directory, which names root and id.
 _HOME: Final = re.compile(r"HOME=(/.*)/lib/qemu/domain-(\d+)-[^/]+")
@@ -70,31 +74,41 @@ class Machine:
 class Root:
     """A root that a process has open, or in which a VM runs."""
 
-    #: As `embedvm ps` numbers them, from 1 on, the oldest first.
+    #: As `embedvm ps` numbers them, from 1 on, the one opened first first.
     number: int
     path: Path
+    #: How the driver's logs call it.
+    label: str
     #: Who has it open; None: nobody, its VMs were kept.
-    pid: int | None
-    command: str
+    holder: Holder | None
     machines: tuple[Machine, ...]
 
 
 def roots() -> list[Root]:
-    """Every root of this user that lives."""
-    paths = sorted({*_roots_of_processes()})
-    return [look(path, number) for number, path in enumerate(paths, 1)]
+    """Every root of this user that lives: those of the index, and those that only their VMs tell of."""
+    from pytest_embedvm.driver import index
+
+    known = [entry.path for entry in reversed(index.roots())]
+    paths = dict.fromkeys((*known, *sorted(_roots_of_processes())))
+    living = [root for root in map(look, paths) if root.holder or root.machines]
+    return [dataclasses.replace(root, number=number) for number, root in enumerate(living, 1)]
 
 
-def look(path: Path, number: int = 0) -> Root:
+def look(path: Path) -> Root:
     """The root at PATH."""
-    pid = _holder(path)
-    return Root(
-        number=number,
-        path=path,
-        pid=pid,
-        command=" ".join(command_line(pid)) if pid else "",
-        machines=tuple(sorted(_machines(path), key=lambda machine: machine.id)),
-    )
+    from pytest_embedvm.driver.logs import label
+
+    machines = sorted(_machines(path), key=lambda machine: machine.id)
+    return Root(number=0, path=path, label=label(path), holder=_holder(path), machines=tuple(machines))
+
+
+def _holder(path: Path) -> Holder | None:
+    from pytest_embedvm.driver.lock import Holder, holder
+
+    try:
+        return holder(path / "run/qemu/driver.pid")
+    except OSError:  # somebody has it, or had it, of whom this user may know nothing
+        return Holder(None, "") if path.exists() else None
 
 
 def _roots_of_processes() -> Iterator[Path]:
@@ -111,13 +125,6 @@ def _machines(path: Path) -> Iterator[Machine]:
             began, found = start_time(pid), _vm_of(pid)
             if began is not None and found and found[0] == path:
                 yield Machine(root=path, name=file.stem, id=found[1], pid=pid, start_time=began, state="running")
-
-
-def _holder(path: Path) -> int | None:
-    try:
-        return int((path / "run/qemu/driver.pid").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def start_time(pid: int) -> int | None:

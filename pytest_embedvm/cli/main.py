@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_embedvm import __version__
-from pytest_embedvm.cli import console, explain, log, ps, qmp, run, screenshot, stop
+from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.errors import EmbedError
 
@@ -34,7 +34,7 @@ class Command(Protocol):
 
 
 #: In the order of `embedvm --help`.
-COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, stop, explain)
+COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, stop, purge, explain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

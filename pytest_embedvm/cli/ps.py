@@ -30,8 +30,9 @@ def _root_as_json(root: Root) -> dict[str, Any]:
     return {
         "number": root.number,
         "path": str(root.path),
-        "pid": root.pid,
-        "command": root.command or None,
+        "label": root.label,
+        "pid": root.holder.pid if root.holder else None,
+        "command": root.holder.command if root.holder else None,
         "domains": [_machine_as_json(machine) for machine in root.machines],
     }
 
@@ -47,11 +48,11 @@ def _machine_as_json(machine: Machine) -> dict[str, Any]:
 
 
 def _lines(root: Root) -> list[str]:
-    owner = f"open in process {root.pid}: {root.command}" if root.pid else "nobody has it open"
+    owner = f"open in {root.holder}" if root.holder else "nobody has it open"
     rows = [(str(m.id), m.name, m.state, f"pid {m.pid}", age(m.age_s)) for m in root.machines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        f"{root.number}  {root.path}",
+        f"{root.number}  {root.path}  [{root.label}]",
         f"   {owner}",
         *("   " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
     ]

@@ -88,12 +88,14 @@ class Runner:
                 self._tell(f"destroying the domain: {signal.Signals(number).name}")
                 task.cancel()
 
-        for number in SIGNALS:
+        # Under nohup the end of the terminal is not this command's.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        for number in heard:
             loop.add_signal_handler(number, end, number)
         try:
             yield
         finally:
-            for number in SIGNALS:
+            for number in heard:
                 loop.remove_signal_handler(number)
 
     async def _life(self) -> int:

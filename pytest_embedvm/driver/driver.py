@@ -49,7 +49,7 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
-        self.ownership = Ownership(config)
+        self.ownership = Ownership(root, config)
         self.registry = Registry()
         self.server = Server(self)
         self._pid = os.getpid()
@@ -108,9 +108,10 @@ class Driver:
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT."""
-        self.ownership.admit(root)
+        self.ownership.admit()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
+        self.ownership.recover({machine.name for machine in self.registry if machine.active})
         self.server.open()
 
     async def cleanup(self) -> None:

@@ -6,8 +6,7 @@ import contextlib
 import os
 import pwd
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,33 +15,29 @@ from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.media import needed_files
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver.config import Config
+from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import ConfigUnsupported, SystemFailure
 from pytest_embedvm.qemu.confinement import Confinement, Identity
 from pytest_embedvm.qemu.parts import KeyvalPart, ObjectPart, Scratch, SocketPlace
+
+#: What QEMU reads of a directory of certificates (QEMU: crypto/tlscredsx509.c); not the authority's key.
+_CERTIFICATES: Final = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem", "dh-params.pem")
 
 READ: Final = 4
 WRITE: Final = 2
 SEARCH: Final = 1
 
 
-@dataclass
-class _Loan:
-    """A file that QEMU's user owns for now: whose it was, and how many machines use it."""
-
-    user: int
-    group: int
-    machines: int = 0
-
-
 class Ownership:
     """Of one driver. Without a user in the configuration it gives and takes nothing."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, root: Root, config: Config) -> None:
         """:raise ConfigUnsupported: when a user is configured who is in no group, and no group."""
+        self._root = root
         self._identity = _identity(config)
         self._dynamic = config.dynamic_ownership
-        self._loans: dict[tuple[int, int], _Loan] = {}
+        self._loans = Loans(root, remember=config.remember_owner)
         #: What every QEMU of the driver is started with.
         self.confinement = Confinement(
             identity=self._identity,
@@ -51,16 +46,24 @@ class Ownership:
             max_core=config.max_core,
         )
 
-    def admit(self, root: Root) -> None:
-        """Let QEMU's user through to what is in ROOT: it may search the directories, and not list them.
+    def admit(self) -> None:
+        """Let QEMU's user through to what is in the root: it may search the directories, and not list them.
 
         :raise SystemFailure: when a directory above the root is closed to it: only its owner can open that.
         """
         if self._identity:
-            self._check_way(root.path)
-            self._open(root.path)
+            self._check_way(self._root.path)
+            self._open(self._root.path)
 
-    def lend(self, launch: Launch, live: Domain, root: Root, home: Path, stack: contextlib.AsyncExitStack) -> None:
+    def recover(self, alive: Collection[str]) -> None:
+        """Take back what a driver that was killed had lent to machines that are not ALIVE."""
+        self._loans.recover(alive)
+
+    def adopt(self, machine: str, stack: contextlib.AsyncExitStack) -> None:
+        """MACHINE is alive and was found at open, after `recover()`: what it was lent is taken back with STACK."""
+        self._loans.adopt(machine, stack)
+
+    def lend(self, launch: Launch, live: Domain, home: Path, stack: contextlib.AsyncExitStack) -> None:
         """Give what LIVE needs to QEMU's user, until STACK is unwound: what it may not open as it is, and no more.
 
         :param home: the machine's own directory.
@@ -69,19 +72,27 @@ class Ownership:
         # libvirt: virSecurityDACSetAllLabel, which changes the owner of everything but what is shared
         if self._identity is None:
             return
-        self._take(home)
+        root = self._root.path
+        _hand_over(home, self._identity)
         for path, needs in _opened(launch, live):
-            inside = path.is_relative_to(root.path)
-            for directory in _between(root.path, path) if inside else ():
+            inside = path.is_relative_to(root)
+            for directory in _between(root, path) if inside else ():
                 self._open(directory)
             self._check_way(path)
-            self._lend(path, needs, stack, always=inside)
+            if inside or self._dynamic:
+                self._lend(path, needs, self._identity, live.name, stack)
         for descriptor in launch.descriptors:
             match descriptor.opens:
                 case Scratch(file):  # reached through the descriptor, whatever the way to it
-                    self._lend(Path(file), READ | WRITE, stack, always=True)
-                case SocketPlace(place) if Path(place).is_relative_to(root.path):
-                    self._take(Path(place).parent)
+                    self._lend(Path(file), READ | WRITE, self._identity, live.name, stack)
+                case SocketPlace(place) if Path(place).is_relative_to(root):
+                    _hand_over(Path(place).parent, self._identity)
+
+    def _lend(self, path: Path, needs: int, borrower: Identity, machine: str, stack: contextlib.AsyncExitStack) -> None:
+        with contextlib.suppress(FileNotFoundError):  # QEMU makes it, or says so
+            status = path.stat()
+            if status in self._loans or not self._may(status, needs):
+                self._loans.lend(path, borrower, machine, stack)
 
     def _may(self, status: os.stat_result, needs: int) -> bool:
         identity = self._identity
@@ -115,44 +126,10 @@ class Ownership:
             os.chown(directory, -1, self._identity.group)
             directory.chmod(stat.S_IMODE(status.st_mode) | 0o010)
 
-    def _take(self, directory: Path) -> None:
-        """Make a DIRECTORY that is one machine's the user's."""
-        if self._identity:
-            os.chown(directory, self._identity.user, self._identity.group)
 
-    def _lend(self, path: Path, needs: int, stack: contextlib.AsyncExitStack, *, always: bool) -> None:
-        """:param always: it is the driver's own file: `dynamic_ownership` is about others'."""
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return  # QEMU makes it, or says so
-        key = status.st_dev, status.st_ino
-        if self._identity is None or not (self._dynamic or always):
-            return
-        if key not in self._loans and self._may(status, needs):
-            return
-        loan = self._loans.setdefault(key, _Loan(status.st_uid, status.st_gid))
-        loan.machines += 1
-        stack.callback(self._give_back, path, key)
-        try:
-            os.chown(path, self._identity.user, self._identity.group)
-        except OSError as error:
-            # libvirt: virSecurityDACSetOwnershipInternal
-            raise SystemFailure(
-                f"unable to set user and group to '{self._user}' on '{path}': {error.strerror}",
-                origin=ErrorDomain.SECURITY,
-            ) from error
-
-    def _give_back(self, path: Path, key: tuple[int, int]) -> None:
-        loan = self._loans[key]
-        loan.machines -= 1
-        if loan.machines:
-            return
-        del self._loans[key]
-        with contextlib.suppress(OSError):  # it is gone, or somebody else's file is there now
-            status = path.stat()
-            if (status.st_dev, status.st_ino) == key:
-                os.chown(path, loan.user, loan.group)
+def _hand_over(directory: Path, identity: Identity) -> None:
+    """Make a DIRECTORY that is one machine's the user's."""
+    os.chown(directory, identity.user, identity.group)
 
 
 def _identity(config: Config) -> Identity | None:
@@ -189,7 +166,14 @@ def _opened(launch: Launch, live: Domain) -> Iterator[tuple[Path, int]]:
         yield Path(live.os.nvram.path), READ | WRITE
     for part in launch.parts:
         if isinstance(part, KeyvalPart) and part.option == "-chardev":
-            places = (part.props.get("path"), part.props.get("logfile"))
-            yield from ((Path(place), READ | WRITE) for place in places if isinstance(place, str))
+            yield from ((Path(place), READ | WRITE) for place in _places(part))
         elif isinstance(part, ObjectPart) and part.props["qom-type"] == "tls-creds-x509":
-            yield from ((pem, READ) for pem in Path(str(part.props["dir"])).glob("*.pem"))
+            yield from ((Path(str(part.props["dir"]), name), READ) for name in _CERTIFICATES)
+
+
+def _places(chardev: KeyvalPart) -> Iterator[str]:
+    path, log = chardev.props.get("path"), chardev.props.get("logfile")
+    if isinstance(path, str):
+        yield from (f"{path}.in", f"{path}.out") if chardev.head == "pipe" else (path,)
+    if isinstance(log, str):
+        yield log

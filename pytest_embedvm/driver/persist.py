@@ -54,13 +54,13 @@ def load(root: Root) -> Iterator[Domain]:
             if file_name(domain.name) != path.stem:
                 raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
         except (EmbedError, OSError, UnicodeError) as error:
-            aside = _set_aside(path)
+            aside = set_aside(path)
             root.log.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, aside)  # noqa: TRY400
         else:
             yield domain
 
 
-def _set_aside(path: Path) -> Path:
+def set_aside(path: Path) -> Path:
     """PATH's new name: `NAME.xml.unreadable`, numbered if that is taken."""
     aside = path.with_name(f"{path.name}.unreadable")
     number = 1

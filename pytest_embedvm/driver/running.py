@@ -120,6 +120,7 @@ class Running:
         :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
         """
         try:
-            await asyncio.wait_for(self.ended.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.ended.wait()
         except TimeoutError:
             raise OperationTimeout(f"process {self.process.pid} did not end within {timeout:g} s") from None

@@ -91,7 +91,7 @@ def _spawn(
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            ownership.lend(launch, machine.live, machine.root, home, stack)
+            ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
@@ -209,7 +209,8 @@ async def _execute(running: Running, command: str, arguments: Mapping[str, objec
 async def _give_up(running: Running, what: str) -> NoReturn:
     """QEMU hung up: wait until it has said everything, and report it."""
     try:
-        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await running.process.wait()
     except TimeoutError:
         await running.process.kill()
     # libvirt: qemuProcessReportLogError

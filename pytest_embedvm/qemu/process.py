@@ -138,7 +138,8 @@ class Process:
         """
         self.send_signal(signal.SIGKILL)
         try:
-            return await asyncio.wait_for(self.wait(), KILL_TIMEOUT_S)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                return await self.wait()
         except TimeoutError:
             raise InternalError(
                 f"process {self.pid} ({self.name}) did not end within {KILL_TIMEOUT_S:g} s of SIGKILL"

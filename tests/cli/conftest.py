@@ -58,7 +58,7 @@ def boot(connection: libvirt.virConnect, tmp_path: Path) -> Boot:
         xml = f"""<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
           <os><type arch='x86_64' machine='q35'>hvm</type><loader type='rom'>{rom}</loader></os>
           <devices><memballoon model='none'/>{devices}</devices></domain>"""
-        return on.createXML(xml, flags)
+        return connection.createXML(xml, flags)
 
     return boot
 

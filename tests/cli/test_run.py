@@ -214,6 +214,18 @@ def test_a_signal_destroys_the_domain_at_once(
     assert list(home.iterdir()) == []
 
 
+def test_nohup_is_heeded(start: Start, xml: Callable[..., Path]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the command inherits
+    try:
+        run = start(xml())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.until(b"K")
+    run.process.send_signal(signal.SIGHUP)
+    run.type(b"P")
+    assert run.end() == (0, "P", "")
+
+
 def test_a_signal_ends_a_start_that_hangs(start: Start, xml: Callable[..., Path], tmp_path: Path, home: Path) -> None:
     fifo, emulator = tmp_path / "pid", tmp_path / "qemu"
     os.mkfifo(fifo)

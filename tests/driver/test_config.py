@@ -242,6 +242,30 @@ def test_what_has_no_effect_is_named(tmp_path: Path, write: Write) -> None:
     )
 
 
+# What the documentation says
+
+DOCS = (Path(__file__).parents[2] / "docs/driver.md").read_text()
+
+
+def table(first: str) -> list[tuple[set[str], str]]:
+    """The rows of the table whose head begins with FIRST: the keys in them, and their other cell."""
+    _, _, rest = DOCS.partition(f"\n| {first} |")
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in rest.split("\n\n")[0].splitlines()[2:]]
+    return [
+        (set(re.findall(r"`(\w+)`", keys)), other)
+        for keys, other in (row if first == "key" else row[::-1] for row in rows)
+    ]
+
+
+def test_the_table_of_keys_is_what_is_honoured() -> None:
+    assert set().union(*(keys for keys, _ in table("key"))) == {n for n, key in KEYS.items() if key.ignored is None}
+
+
+def test_the_table_of_reasons_is_what_has_no_effect() -> None:
+    said = {name: reason for keys, reason in table("reason") for name in keys}
+    assert said == {name: key.ignored for name, key in KEYS.items() if key.ignored}
+
+
 # What follows from what
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import select
@@ -22,11 +23,15 @@ from pytest_embedvm.driver.client import Options
 from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.ownership import Ownership
+from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
+from pytest_embedvm.qemu.confinement import Identity
 from tests.driver import tiny
+from tests.driver.test_config_live import certify, needs_openssl
 
 USER = 65534
 CONFIG = {"user": f"+{USER}", "group": f"+{USER}"}
@@ -140,6 +145,49 @@ async def test_a_start_that_fails_gives_everything_back(place: Path) -> None:
     assert owner(image) == (0, 0)
 
 
+async def test_an_owner_that_is_not_remembered(place: Path) -> None:
+    image = place / "disk.img"
+    devices = f"{disk(image)}</disk>"
+    os.chown(image, 1234, 4321)
+    async with opened(place / "root", {**CONFIG, "remember_owner": False}) as driver:
+        await driver.create_xml(tiny.xml(place, devices=devices))
+    assert owner(image) == (0, 0)
+
+
+@needs_openssl
+async def test_certificates(place: Path) -> None:
+    certificates = certify(place / "root/etc/pki/qemu")
+    async with opened(place / "root", {**CONFIG, "vnc_tls": True}) as driver:
+        machine = await driver.create_xml(tiny.xml(place, devices="<graphics type='vnc'/>"))
+        assert owner(certificates / "server-key.pem") == (USER, USER)
+        assert owner(certificates / "ca-key.pem") == (0, 0)
+        await machine.destroy()
+    assert owner(certificates / "server-key.pem") == (0, 0)
+
+
+async def test_a_record_that_cannot_be_read(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = place / "root/run/qemu/owners.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("[1]")
+    async with opened(place / "root"):
+        assert "owners.json cannot be read" in caplog.text
+        assert record.with_name("owners.json.unreadable").read_text() == "[1]"
+
+
+async def test_what_a_machine_that_outlived_its_driver_was_lent(place: Path) -> None:
+    image, root = place / "disk.img", Root(place / "root")
+    disk(image)
+    loans = Loans(root, remember=True)
+    for machine in ("kept", "lost"):
+        loans.lend(image, Identity(USER, USER), machine, contextlib.AsyncExitStack())
+    again, stack = Loans(root, remember=True), contextlib.AsyncExitStack()
+    again.recover({"kept"})
+    again.adopt("kept", stack)
+    assert owner(image) == (USER, USER)
+    await stack.aclose()
+    assert owner(image) == (0, 0)
+
+
 async def test_without_dynamic_ownership_nothing_is_lent(place: Path) -> None:
     image = place / "disk.img"
     devices = f"{disk(image)}</disk>"
@@ -183,10 +231,10 @@ async def test_an_image_that_the_user_cannot_reach(place: Path) -> None:
     assert owner(image) == (0, 0)
 
 
-def test_a_user_without_a_group() -> None:
+def test_a_user_without_a_group(place: Path) -> None:
     with pytest.raises(ConfigUnsupported, match="user 3999999999 is in no group; 'group' must be given"):
-        Ownership(Config(user=3_999_999_999))
-    assert Ownership(Config(user=0)).confinement.identity is None
+        Ownership(Root(place), Config(user=3_999_999_999))
+    assert Ownership(Root(place), Config(user=0)).confinement.identity is None
 
 
 CHILD = """
@@ -207,7 +255,9 @@ asyncio.run(main())
 
 def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
     config = '{"user": "+65534", "group": "+65534", "max_files": 512, "max_core": 4096}'
-    words = [sys.executable, "-c", CHILD, str(place / "root"), tiny.xml(place), config]
+    image = place / "disk.img"
+    text = tiny.xml(place, devices=f"{disk(image)}</disk>")
+    words = [sys.executable, "-c", CHILD, str(place / "root"), text, config]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout
@@ -215,6 +265,7 @@ def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
         qemu = os.pidfd_open(pid)
         try:
             assert Path(f"/proc/{pid}").stat().st_uid in (USER, 0)  # 0 while it may not be traced
+            assert owner(image) == (USER, USER)
             child.kill()
             assert select.select([qemu], [], [], 30)[0], "QEMU lives on"
         finally:
@@ -222,6 +273,8 @@ def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
                 signal.pidfd_send_signal(qemu, signal.SIGKILL)
             os.close(qemu)
     asyncio.run(_opens_again(place))
+    assert owner(image) == (0, 0)  # the next driver has given it back
+    assert not list(place.rglob("owners.json"))
 
 
 async def _opens_again(place: Path) -> None:

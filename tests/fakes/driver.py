@@ -145,6 +145,7 @@ class FakeDriver:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self.root = SimpleNamespace(log=HOST)
         self.events = EventHub(HOST)
         self.all: list[FakeMachine] = []
         self.started = 0
