@@ -4,12 +4,12 @@
 Usage: bench/kill.py [--moments N] [--seed N] [--only MOMENT] [--json FILE]
 
 The suite has eight virtual machines under `pytest -n 4`: seven that only run their firmware, or in a quarter of the
-moments two of these with the built-in guest, and one with a network by passt where that is installed. Each moment is drawn from the seed: when it comes
-(from the first fork of pytest to after its end), whether the cache is cold (so that QEMU is being probed and the guest
-built), and whom SIGKILL hits: the controller alone, one worker alone, or the whole process group. A second
-later no QEMU, nor anything else that the suite has spawned, may live (a zombie does not: who has to reap it is not
-ours), and the next run, which begins at once, has to pass. Where a worker was killed the run goes on with another
-one, and may fail in the one test that the worker had in hand.
+moments two of these with the built-in guest, and one with a network by passt where that is installed. Each moment is
+drawn from the seed: when it comes (from the first fork of pytest to after its end), whether the cache is cold (so that
+QEMU is being probed and the guest built), and whom SIGKILL hits: the controller alone, one worker alone, or the whole
+process group. A second later no QEMU, nor anything else that the suite has spawned, may live (a zombie does not: who
+has to reap it is not ours), and the next run, which begins at once, has to pass. Where a worker was killed the run goes
+on with another one, and may fail in the one test that the worker had in hand.
 
 Processes are known by the run's directory in their environment or command line, and by their parents; never by name.
 """
@@ -375,7 +375,8 @@ def main() -> int:
             outcome = bench.kill(moment)
             outcomes.append(outcome)
             spoken = [*outcome.left, *outcome.wrong]
-            how = f"{moment.victim:10} {'cold' if moment.cold else 'warm'} {'guests' if moment.guests else 'small'} at {outcome.delay_s:5.2f} s"
+            kind = f"{'cold' if moment.cold else 'warm'} {'guests' if moment.guests else 'small '}"
+            how = f"{moment.victim:10} {kind} at {outcome.delay_s:5.2f} s"
             gone = "" if outcome.gone_after_s is None else f", gone after {outcome.gone_after_s * 1000:.0f} ms"
             print(f"{number:4} {how}: {outcome.spawned} spawned{gone}", *spoken, sep="\n     ", flush=True)
     print(report(outcomes, arguments.seed))

@@ -167,6 +167,8 @@ class Incoming:
             raise
         self.finished = True
         machine.owner = (self._client or self._driver) if offer.autodestroy else None
+        if self._running:
+            self._running.announce()
         machine.long_job.end(stats)
         await self._stack.aclose()
         return Arrival(name=machine.name, uuid=str(machine.uuid))
