@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -60,13 +61,15 @@ def memory_file(name: str) -> IO[bytes]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename PATH, which cannot be read, to `NAME.unreadable`, numbered if that is taken; returns its new path.
+    """Keep PATH, which cannot be read, as `NAME.unreadable`, numbered if that is taken; returns where it is now.
 
-    :raise OSError: when it cannot be renamed.
+    That is PATH itself when it cannot be renamed.
     """
     aside = path.with_name(f"{path.name}.unreadable")
     number = 1
-    while aside.exists():
+    while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.unreadable-{number}")
-    return path.rename(aside)
+    with contextlib.suppress(OSError):
+        return path.rename(aside)
+    return path

@@ -271,6 +271,16 @@ class _Call(Generic[T]):
             self.future.set_exception(error)
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of WORK, which nobody can interrupt: a cancellation is passed on when it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 async def _nothing() -> None:
     """Show that the loop runs what it is given."""
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
@@ -15,14 +15,26 @@ from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
-from pytest_embedvm.loop import LoopThread
+from pytest_embedvm.loop import LoopThread, to_its_end
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
 
+#: How long callbacks may take for the events before a close.
+DRAIN_TIMEOUT_S: Final = 5.0
+
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="LibvirtObject")
+
+
+class Closable(Protocol):
+    """What has to be closed, and can be twice."""
+
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closable)
 
 
 class Unexpected(InternalError):
@@ -61,16 +73,6 @@ def _run(loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> T:
         raise Unexpected(f"{type(error).__name__}: {error}") from error
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do WORK; a cancellation is passed on when it is done, and never leaves it half done."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
-
-
 class Session:
     """What a connection shares with every object that came from it. It ends once.
 
@@ -87,9 +89,12 @@ class Session:
         self.policy = policy
         self.readonly = readonly
         self.closed = False
+        self._ending = False
         self._pid = os.getpid()
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
+        #: What is open behind its streams.
+        self.pipes: set[Closable] = set()
 
     def check(self, function: str, origin: ErrorDomain, *, writes: bool) -> None:
         """Refuse the call FUNCTION on a closed connection, one that WRITES on a read-only one, and what nobody may.
@@ -110,17 +115,48 @@ class Session:
             raise OperationDenied(f"read only access prevents {function}")
         access.require(self.policy, function, writes=writes)
 
-    async def end(self) -> None:
+    async def end(self, *, drain: bool = True) -> None:
         """Take this connection's callbacks away and give the driver back.
 
+        :param drain: whether what has happened so far is told first; not from inside a callback, which would wait
+            for itself.
         :raise InvalidConnection: when another thread was faster.
         """
-        if self.closed:
+        if self.closed or self._ending:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
+        self._ending = True
+        if drain and self.callbacks and not await self._driver.events.drain(DRAIN_TIMEOUT_S):
+            self._driver.root.log.warning("not all events were told within %g s of a close()", DRAIN_TIMEOUT_S)
         self.closed = True
         for number in self.callbacks:
             self._driver.events.deregister(number)
-        await _to_the_end(self._driver.close(self.client))
+        await to_its_end(self._give_back())
+
+    async def _give_back(self) -> None:
+        try:
+            await asyncio.gather(*(self.let_go(pipe) for pipe in self.pipes))
+        finally:
+            await self._driver.close(self.client)
+
+    async def keep(self, pipe: C) -> C:
+        """PIPE, which will be closed with the connection.
+
+        :raise ClosedMeanwhile: when the connection was closed while it was opened.
+        """
+        if self.closed:
+            await pipe.close()
+            raise ClosedMeanwhile("virConnectClose")
+        self.pipes.add(pipe)
+        return pipe
+
+    async def let_go(self, pipe: Closable) -> None:
+        """Close PIPE, now."""
+        self.pipes.discard(pipe)
+        await pipe.close()
+
+    def delivers_here(self) -> bool:
+        """Whether this is the thread of the callbacks: one of them is running."""
+        return self._driver.events.delivers_here()
 
     @property
     def driver(self) -> Driver:

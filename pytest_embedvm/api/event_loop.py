@@ -13,11 +13,15 @@ from pytest_embedvm.api.unsupported import unsupported_function
 ROUND_S: Final = 1.0
 
 _delivered = threading.Condition()
+#: How many callbacks have run, and how many of them a round has returned for.
+_count = _told = 0
 
 
 def event_delivered() -> None:
     """Tell those who wait in `virEventRunDefaultImpl` that a callback has run."""
+    global _count
     with _delivered:
+        _count += 1
         _delivered.notify_all()
 
 
@@ -38,9 +42,11 @@ def virEventRegisterImpl(
 
 
 def virEventRunDefaultImpl() -> int:
-    """Wait until a callback has run, at most one second."""
+    """Wait until a callback has run since the last call, at most one second."""
+    global _told
     with _delivered:
-        _delivered.wait(ROUND_S)
+        _delivered.wait_for(lambda: _count != _told, ROUND_S)
+        _told = _count
     return 0
 
 

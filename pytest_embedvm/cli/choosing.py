@@ -84,7 +84,7 @@ def _choose(words: Sequence[str], inside: Callable[[Root], Sequence[T]], there: 
         (2, _named(here, second) or [thing for thing in here if str(thing.id) == second]),
         (1, _named(everywhere, first)),
         (1, here),
-        (0, everywhere),
+        (0, [] if root else everywhere),
     )
     for taken, found in readings:
         if len(found) == 1:

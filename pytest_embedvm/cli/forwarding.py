@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Self
 
 from pytest_embedvm.cli import terminal
@@ -27,13 +28,19 @@ class Forwarding:
     A terminal passes every key on but those that make signals (Ctrl-C); it is as it was afterwards.
     """
 
-    def __init__(self, link: ConsoleLink) -> None:
+    def __init__(self, link: ConsoleLink, log: Path | None) -> None:
+        """:param log: where QEMU writes what the guest does, too; the guest does not run yet."""
         self._link = link
+        self._log = log
+        #: How far the log is shown.
+        self._shown = log.stat().st_size if log else 0
+        self._writer = _Aside("embedvm-output")
         self._stack = contextlib.AsyncExitStack()
         #: Ends when the console does, or when nobody reads the standard output any more.
         self.output: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
+        self._stack.callback(self._writer.close)
         self._stack.push_async_callback(self._link.close)
         self._stack.enter_context(terminal.passing_keys(STDIN))
         self.output = asyncio.ensure_future(self._show())
@@ -46,25 +53,37 @@ class Forwarding:
         await self._stack.aclose()
 
     async def drain(self) -> None:
-        """Wait until all that the guest wrote is shown, now that its domain has ended.
+        """Show all that the guest wrote, now that its domain has ended.
 
         :raise BrokenPipeError: when nobody reads it.
         """
         await asyncio.wait({self.output}, timeout=DRAIN_TIMEOUT_S)
         if self.output.done():
             self.output.result()
+        if self._log:
+            # What was in a pseudo-terminal when QEMU ended is gone with it.
+            with self._log.open("rb") as file:
+                file.seek(self._shown)
+                await self._write(file.read())
 
     async def _show(self) -> None:
-        writer = _Aside("embedvm-output")
         while data := await self._link.read(PIECE_BYTES):
-            while data:
-                data = data[await writer.call(os.write, STDOUT, data) :]
+            self._shown += len(data)
+            await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        while data:
+            data = data[await self._writer.call(os.write, STDOUT, data) :]
 
     async def _type(self) -> None:
         reader = _Aside("embedvm-input")
-        with contextlib.suppress(SystemFailure, OSError):  # the console, or the standard input, is closed
+        try:
             while data := await reader.call(os.read, STDIN, PIECE_BYTES):
                 await self._link.write(data)
+        except (SystemFailure, OSError):
+            pass  # the console, or the standard input, is closed
+        finally:
+            reader.close()
 
 
 class _Aside:
@@ -72,7 +91,7 @@ class _Aside:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]]
+        self._calls: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
         self._calls = queue.SimpleQueue()
         threading.Thread(target=self._main, name=name, daemon=True).start()
 
@@ -82,9 +101,13 @@ class _Aside:
         self._calls.put((future, function, arguments))
         return await future
 
+    def close(self) -> None:
+        """No more calls; the thread ends with the last one."""
+        self._calls.put(None)
+
     def _main(self) -> None:
-        while True:
-            future, function, arguments = self._calls.get()
+        while (item := self._calls.get()) is not None:
+            future, function, arguments = item
             try:
                 settle, outcome = future.set_result, function(*arguments)
             except OSError as error:

@@ -79,10 +79,10 @@ def _those(named: list[Path], known: dict[Path, Entry], older_than: float) -> It
 
 def _purge(path: Path) -> None:
     """:raise CommandFailed, EmbedError: when it is in use, or cannot be removed."""
-    from pytest_embedvm.driver.root import Root
+    from pytest_embedvm.driver.purge import purge
 
     running = look(path).machines
     if running:
         names = ", ".join(machine.name for machine in running)
         raise CommandFailed(f"{path} is left alone, VMs run in it: {names}; see `embedvm stop`")
-    Root(path).purge()
+    purge(path)

@@ -22,6 +22,7 @@ from pytest_embedvm.constants import (
     DomainEventStoppedDetailType,
     DomainEventType,
 )
+from pytest_embedvm.domain.consoles import consoles
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.events import Event, Lifecycle
@@ -141,7 +142,8 @@ class Runner:
         """Join the console, let the guest run, and wait until it has ended."""
         async with contextlib.AsyncExitStack() as stack:
             try:
-                console = await stack.enter_async_context(Forwarding(await machine.open_console(None)))
+                link = await machine.open_console(None)
+                console = await stack.enter_async_context(Forwarding(link, _log(machine)))
             except InternalError as error:
                 self._tell(f"no console to join: {error.detail}")
                 console = None
@@ -191,6 +193,12 @@ class Runner:
         lines = machine.evidence().qemu_log_tail.splitlines()[-LAST_LINES:]
         say("\n  ".join([f"{why}; the end of QEMU's log:" if lines else f"{why}; QEMU's log is empty", *lines]))
         return 1
+
+
+def _log(machine: Machine) -> Path | None:
+    """Where QEMU writes what the guest writes to its first console."""
+    logs = machine.evidence().console_logs
+    return next((logs.get(console.alias) for console in consoles(machine.live)), None) if machine.live else None
 
 
 def fill(xml: str, root: Path) -> str:

@@ -78,14 +78,16 @@ class Config(Settings):
         :raise ConfigSyntax: when a file is not in libvirt's syntax, a key is unknown, or a value is of a wrong type
             or out of its range; with file and line, or the key of a mapping.
         :raise ConfigUnsupported: when a value asks for what this driver cannot do; with the same.
-        :raise InvalidArgument: when SOURCE and FILE are different files.
+        :raise InvalidArgument: when SOURCE is neither, or SOURCE and FILE are different files.
         :raise SystemFailure: when a file that is given cannot be read, or the root's own is there and cannot.
         """
         given: dict[str, Value] = {}
         if isinstance(source, Mapping):
             given = {str(key): from_python(value, f"config[{key!r}]") for key, value in source.items()}
-        elif source is not None:
+        elif isinstance(source, str | os.PathLike):
             file = _one_file(Path(source), file)
+        elif source is not None:
+            raise InvalidArgument(f"config must be a path or a mapping, not {type(source).__name__}")
         found = _parse_file(file or root / "etc/qemu.conf", optional=file is None) | given
         privileged = os.geteuid() == 0 if privileged is None else privileged
         return cls._of(found, privileged=privileged)._settled(root)
@@ -159,8 +161,9 @@ def _parse_file(path: Path, *, optional: bool) -> dict[str, Value]:
         if optional:
             return {}
         raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
-    except OSError as error:
-        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SystemFailure(f"Failed to open file '{path}': {reason}") from error
     if len(content) > MOST_BYTES:
         raise ConfigSyntax(f"{path}: larger than {MOST_BYTES} bytes")
     return config_syntax.parse(os.fsdecode(content), str(path))

@@ -27,8 +27,10 @@ def from_python(value: object, where: str) -> Value:
             raise ConfigSyntax(f"{where}: a NUL character")
         case str():
             return Value("string", value, where)
-        case list() | tuple():
+        case list() | tuple() if not any(isinstance(item, list | tuple) for item in value):
             return Value("list", tuple(from_python(item, where) for item in value), where)
+        case list() | tuple():
+            raise ConfigSyntax(f"{where}: expected no list in a list")
     raise ConfigSyntax(f"{where}: expected a bool, an integer, a string or a list, not {type(value).__name__}")
 
 

@@ -167,13 +167,15 @@ class Incoming:
             raise
         self.finished = True
         machine.owner = (self._client or self._driver) if offer.autodestroy else None
+        if self._running:
+            self._running.announce()
         machine.long_job.end(stats)
         await self._stack.aclose()
         return Arrival(name=machine.name, uuid=str(machine.uuid))
 
     async def _let_run(self, machine: Machine, offer: Offer) -> None:
         # libvirt: qemuMigrationDstFinishFresh
-        running = await self._loaded()
+        running = await self._loaded(machine)
         self._arriving.take_places()
         await self._learn(machine, running)
         if offer.persist and self._definition is not None:
@@ -185,7 +187,7 @@ class Incoming:
             running.resuming = DomainRunningReason.MIGRATED
             await running.monitor.execute("cont")
 
-    async def _loaded(self) -> Running:
+    async def _loaded(self, machine: Machine) -> Running:
         running, receiving = self._running, self._receiving
         if running is None or running.transfer is None or receiving is None:
             raise OperationInvalid("no guest is awaited")
@@ -199,7 +201,7 @@ class Incoming:
         if running.transfer.status != transfer.COMPLETED:
             await transfer.first(running.process.wait(), asyncio.sleep(stop.FORCED_TIMEOUT_S))
             # libvirt: qemuMigrationDstFinishActive, qemuProcessReportLogError
-            raise InternalError(f"guest unexpectedly quit: {last_words(running)}")
+            raise InternalError(f"guest unexpectedly quit: {_last_words(machine, running)}")
         return running
 
     async def _learn(self, machine: Machine, running: Running) -> None:
@@ -233,21 +235,21 @@ class Incoming:
 
     async def abandon(self) -> str:
         """See `Peer.abandon`."""
-        words = ""
+        words, ended_by_itself = "", True
         self.finished = False
         if self._receiving is not None:
             self._receiving.cancel()
             await asyncio.gather(self._receiving, return_exceptions=True)
         running = self._running
         if running is not None and not running.ended.is_set():
-            words = "" if running.monitor.connected else last_words(running)
+            ended_by_itself = not running.monitor.connected
             running.ending = state.NOT_ARRIVED
             running.process.send_signal(signal.SIGKILL)
             await running.wait_ended(stop.FORCED_TIMEOUT_S)
-        elif running is not None:
-            words = last_words(running)
         if self._machine is not None:
             self._machine.long_job.end()
+            if running is not None and ended_by_itself:
+                words = _last_words(self._machine, running)
         await self._stack.aclose()
         return words
 
@@ -275,3 +277,9 @@ class Incoming:
         task = asyncio.get_running_loop().create_task(wait_and_close())
         _lodgers.add(task)
         task.add_done_callback(_lodgers.discard)
+
+
+def _last_words(machine: Machine, running: Running) -> str:
+    """What QEMU itself said, without what the driver has written below it."""
+    ours = f"[{machine.root.log.about(machine.name).label}] "
+    return "\n".join(line for line in last_words(running).splitlines() if ours not in line)

@@ -131,9 +131,8 @@ def _read(file: Path) -> Entry | None:
         return _entry(json.loads(file.read_bytes()))
     except OSError:
         return None
-    except ValueError as error:
-        with contextlib.suppress(OSError):
-            HOST.warning("%s cannot be read: %s; it is kept as %s", file, error, set_aside(file))
+    except (ValueError, RecursionError) as error:
+        HOST.warning("%s cannot be read: %s; it is kept as %s", file, error, set_aside(file))
         return None
 
 

@@ -50,9 +50,6 @@ OURS: Final[tuple[Place, ...]] = ("config", "log", "swtpm-log", "swtpm-run", "sw
 #: Where files are written that are whole or not there, and one level below.
 WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "run", "state")
 
-#: What a user may want to keep of a root whose owner was killed.
-KEPT: Final[tuple[Place, ...]] = ("config", "save", "snapshot", "dump", "nvram", "checkpoint")
-
 # libvirt: virQEMUDriverConfigNew, for a privileged driver
 _SYSTEM: Final = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 #: Below the system's directories, what is not libvirt's own state but its users'.

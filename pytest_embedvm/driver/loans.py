@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.driver import persist
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.qemu.confinement import Identity
 
 #: Where it is remembered, among the files of what runs.
@@ -78,7 +77,7 @@ class Loans:
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError) as error:
-            aside = persist.set_aside(self._record)
+            aside = set_aside(self._record)
             self._root.log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)  # noqa: TRY400
             return
         self._loans = {(loan.device, loan.inode): loan for loan in entries}

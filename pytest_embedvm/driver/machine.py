@@ -6,7 +6,7 @@ import contextlib
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_embedvm.constants import (
     DomainConsoleFlags,
@@ -54,12 +54,15 @@ class Machine:
     `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
     """
 
+    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
+    updated: Final = False
+
     def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
         self._driver = driver
         self.definition = definition
         self.live: Completed | None = None
         self.persistent = persistent
-        self.status = shutoff(DomainShutoffReason.UNKNOWN)
+        self._status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
@@ -111,9 +114,18 @@ class Machine:
         return self.job.locked()
 
     @property
-    def updated(self) -> bool:
-        """Always false, as in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not)."""
-        return False
+    def status(self) -> Status:
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        self._driver.recordings.mark(self.name)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it runs, and outlives this process."""
+        return self._running is not None and self._running.kept and self._running.announced and self.owner is None
 
     @property
     def autodestroy(self) -> bool:
@@ -174,15 +186,11 @@ class Machine:
             if wait:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+            if self._running:  # else it is gone already
+                self._running.announce()
 
     async def bring_up(
-        self,
-        live: Completed | None,
-        flags: int,
-        client: Client | None,
-        *,
-        wait: bool,
-        arriving: Arriving | None = None,
+        self, live: Completed | None, flags: int, client: Client | None, *, wait: bool, arriving: Arriving | None = None
     ) -> None:
         """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
 
@@ -192,7 +200,8 @@ class Machine:
         try:
             options = client.options if client else Options()
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, wait=wait, door=options.debug, arriving=arriving)
+            kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+            await self._start(live, flags, wait=wait, door=options.debug, kept=kept, arriving=arriving)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -204,14 +213,23 @@ class Machine:
         if flags & DomainCreateFlags.START_AUTODESTROY:
             self.owner = client or self._driver
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, arriving: Arriving | None) -> None:
+    async def _start(
+        self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool, arriving: Arriving | None
+    ) -> None:
         media.check(live)
-        self.live, live.id = live, self._driver.registry.next_id()
+        self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         planned = launch(live, self._driver.host)
         planned = arriving.adapt(planned) if arriving else planned
-        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door)
+        recording = self._driver.recordings.new(self, kept=kept)
+        await start(self, planned, recording, self._driver.ownership, paused=wait, door=door)
+
+    def adopted(self, running: Running, live: Completed, status: Status) -> None:
+        """There is a QEMU from before, as it was on record."""
+        self.live, self._last = live, running
+        self.started(running)
+        self.status = status
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -227,6 +245,7 @@ class Machine:
         """QEMU is gone, and all that belonged to it."""
         self._forget_run(shutoff(ending.reason))
         self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        self._driver.recordings.end(self.name)
         if not self.persistent:
             self._driver.registry.remove(self)
 
@@ -309,6 +328,7 @@ class Machine:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
+            self._driver.recordings.mark(self.name)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
 
     # What it is asked
@@ -316,9 +336,8 @@ class Machine:
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
         async with self._running_job("monitor_command") as running:
-            if flags & DomainQemuMonitorCommandFlags.HMP:
-                return await passthrough.hmp(running.monitor, text)
-            return await passthrough.qmp(running.monitor, text)
+            hmp = bool(flags & DomainQemuMonitorCommandFlags.HMP)
+            return await (passthrough.hmp if hmp else passthrough.qmp)(running.monitor, text)
 
     async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
         """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
@@ -345,7 +364,7 @@ class Machine:
     # Events
 
     def emit(self, event: Event) -> None:
-        self._driver.events.emit(self, event)
+        self._driver.emit(self, event)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import (
     DomainJobOperation,
@@ -22,7 +21,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import abi, definition
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import persist, state, stop, transfer
+from pytest_embedvm.driver import logs, persist, state, stop, transfer
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.events import JobCompleted
 from pytest_embedvm.driver.long_job import Stats
@@ -37,12 +36,11 @@ from pytest_embedvm.errors import (
     OperationInvalid,
     OperationTimeout,
 )
+from pytest_embedvm.loop import to_its_end
 from pytest_embedvm.units import KIB, MIB
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
-
-logger = logging.getLogger(__name__)
 
 #: How long a guest may take to be sent; to that comes twice what its memory takes at the given bandwidth.
 PERFORM_TIMEOUT_S: Final = 600.0
@@ -122,7 +120,7 @@ async def _begin(machine: Machine, plan: Plan) -> Offer:
     source = machine.live or await driver.complete(machine.definition)
     target: Domain = source
     if plan.xml is not None:
-        given = await driver.complete(definition.parse(plan.xml))
+        given = await driver.complete(definition.parse(plan.xml, on_unknown=partial(logs.unknown, machine.root.log)))
         abi.check(source, given, driver.host)
         target = given
     return Offer(
@@ -144,7 +142,8 @@ async def _persistent(machine: Machine, plan: Plan) -> str | None:
     if not plan.persist:
         return None
     if plan.persistent_xml is not None:
-        return _spell(machine, await machine.driver.complete(definition.parse(plan.persistent_xml)), plan.name)
+        given = definition.parse(plan.persistent_xml, on_unknown=partial(logs.unknown, machine.root.log))
+        return _spell(machine, await machine.driver.complete(given), plan.name)
     return _spell(machine, machine.definition, plan.name) if machine.redefined else None
 
 
@@ -183,7 +182,7 @@ class _Migration:
             raise
         finally:
             self._job.end()
-        return await _to_its_end(self._commit(stats))
+        return await to_its_end(self._commit(stats))
 
     # Perform
 
@@ -296,16 +295,6 @@ class _Migration:
             try:
                 await running.monitor.execute("cont")
             except EmbedError as error:
-                logger.warning("Failed to resume guest %s after failure: %s", machine.name, error)
+                machine.root.log.about(machine.name).warning("failed to resume the guest after failure: %s", error)
         running.pausing, running.resuming = DomainPausedReason.UNKNOWN, DomainRunningReason.UNPAUSED
         running.transfer = None
-
-
-async def _to_its_end(last: Coroutine[Any, Any, Arrival]) -> Arrival:
-    """The result of LAST, which nobody can interrupt: who tries waits for its end first."""
-    task = asyncio.ensure_future(last)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

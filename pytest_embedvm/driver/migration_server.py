@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +13,10 @@ from pytest_embedvm.driver import migration_wire as wire
 from pytest_embedvm.driver.descriptors import listen_unix, remove_socket
 from pytest_embedvm.driver.incoming import Incoming
 from pytest_embedvm.driver.migration_peer import Offer
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidArgument, OperationTimeout
+from pytest_embedvm.errors import EmbedError, InvalidArgument, OperationTimeout
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
-
-logger = logging.getLogger(__name__)
 
 #: How long who connects may take to say what it wants.
 FIRST_MESSAGE_TIMEOUT_S: Final = 10.0
@@ -64,7 +60,7 @@ class Server:
             wire.require_same_user(sock)
             await _Visit(self._driver, reader, writer).run()
         except (EmbedError, OSError) as error:
-            logger.warning("a guest did not arrive in %s: %s", self._driver.root.path, error)
+            self._driver.root.log.warning("a guest did not arrive: %s", error)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -119,9 +115,6 @@ class _Visit:
             return {"return": await self._carry_out(message)}
         except EmbedError as error:
             return {"error": wire.spell_error(error)}
-        except Exception as error:
-            logger.exception("a defect, while a guest was to arrive in %s", os.getpid())
-            return {"error": wire.spell_error(InternalError(f"{type(error).__name__}: {error}"))}
 
     async def _carry_out(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if message.get("version") != wire.VERSION:

@@ -1,4 +1,4 @@
-"""Roots whose owners were killed, and nobody wants any more."""
+"""The end of a root: of one that is named, or of those whose owners were killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.driver import index
-from pytest_embedvm.driver.layout import KEPT, PLACES
+from pytest_embedvm.driver.layout import PLACES
+from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.logs import HOST
@@ -17,25 +18,34 @@ from pytest_embedvm.logs import HOST
 DAY_S: Final = 24 * 60 * 60.0
 
 
-def purge_dead(older_than: float = DAY_S) -> list[Path]:
-    """Purge the roots whose owner was killed, and return which.
+def purge(path: Path) -> None:
+    """Give back what QEMU was lent by a driver that was killed, and remove what the driver made in the root at PATH.
 
-    Spared is what somebody has open or a VM still runs in, what was given back in order, and what holds something
-    that somebody may want (definitions, saved VMs, snapshots, dumps, variable stores), unless it was made for a test.
-    Nothing but the driver's own files is removed.
+    :raise ConfigUnsupported: when a newer version wrote it, or it can be no root.
+    :raise SystemFailure: when it is open, here or in another process.
+    """
+    root = Root(path)
+    root.acquire()
+    try:
+        Loans(root, remember=True).recover(())
+    finally:
+        root.release()
+    root.purge()
+
+
+def purge_dead(older_than: float = DAY_S) -> list[Path]:
+    """Purge the roots that were made for a test whose process was killed, and return which.
+
+    Spared is what somebody has open or a VM still runs in, and every root that a user named. Nothing but the
+    driver's own files is removed. Never fails.
 
     :param older_than: in seconds: only those that were opened so long ago.
     """
-    return [entry.path for entry in index.roots(older_than) if _unwanted(entry) and _purge(entry.path)]
+    return [entry.path for entry in index.roots(older_than) if _unwanted(entry) and _purged(entry.path)]
 
 
 def _unwanted(entry: index.Entry) -> bool:
-    return entry.dead and (entry.disposable or not _holds_something(entry.path)) and not _inhabited(entry.path)
-
-
-def _holds_something(root: Path) -> bool:
-    """Whether anything in ROOT was meant to outlive its owner."""
-    return any(path.is_file() for place in KEPT for path in root.joinpath(*PLACES[place]).rglob("*"))
+    return entry.dead and entry.disposable and not _inhabited(entry.path)
 
 
 def _inhabited(root: Path) -> bool:
@@ -50,9 +60,9 @@ def _belongs(pid_file: Path, root: Path) -> bool:
     return False
 
 
-def _purge(root: Path) -> bool:
+def _purged(root: Path) -> bool:
     try:
-        Root(root).purge()
+        purge(root)
     except (EmbedError, OSError) as error:  # somebody has just opened it
         HOST.info("%s is not purged: %s", root, error)
         return False

@@ -39,7 +39,7 @@ def read(root: Path) -> Record | None:
         return _record(json.loads(text)) if text else None
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SystemFailure(
             f"cannot tell which version wrote root '{root}': {path} cannot be read: {error}; remove it if it was not "
             f"newer than {__version__}"

@@ -81,6 +81,11 @@ def _is_worker(config: pytest.Config) -> bool:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     settings = session.config.stash[SETTINGS]
+    if settings.enabled and not _is_worker(session.config):
+        from pytest_embedvm.plugin import dead_roots
+        from pytest_embedvm.qemu.cache import default_cache_dir
+
+        dead_roots.purge(default_cache_dir())
     if settings.enabled and (settings.require_kvm or settings.accel == "kvm"):
         from pytest_embedvm.plugin import machine
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.driver import index
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import EmbedError, SystemFailure
@@ -93,6 +94,8 @@ class Machines:
         self._roots.setdefault(path, path == self._folder / ROOT)
         connection = libvirt.open(make_uri(path))
         self._connections.append(connection)
+        if self._roots[path]:
+            index.dispose(path)
         return connection
 
     def domain_xml(self, wanted: DomainArguments, name: str = "vm") -> str:

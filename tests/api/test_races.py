@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
 import threading
@@ -232,3 +233,85 @@ def test_the_end_of_a_connection_that_nobody_holds_may_fail_and_is_logged(
     loop_thread().require_turning()
     (record,) = caplog.records
     assert record.getMessage().endswith("a connection that nobody holds did not end well: mine")
+
+
+# Streams
+
+
+@pytest.fixture
+def stream(conn: libvirt.virConnect) -> libvirt.virStream:
+    """A console that sends back what it is sent."""
+    opened = conn.newStream()
+    conn.createXML("a").openConsole(None, opened)
+    return opened
+
+
+def receive(stream: libvirt.virStream, size: int) -> object:
+    try:
+        return stream.recv(size)
+    except libvirt.libvirtError as error:
+        return error.get_error_code(), error.get_error_message()
+
+
+def test_two_that_receive_share_what_comes_and_nothing_is_doubled(stream: libvirt.virStream) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        received = [pool.submit(receive, stream, 2) for _ in range(8)]
+        stream.send(b"0123456789abcdef")
+        pieces = [one.result(DEADLINE_S) for one in received]
+    assert sorted(map(str, pieces)) == [str(b"0123456789abcdef"[at : at + 2]) for at in range(0, 16, 2)]
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_who_receives_is_told_when_another_ends_the_stream(
+    stream: libvirt.virStream, driver: FakeDriver, end: str
+) -> None:
+    reading, read = threading.Event(), driver.all[0].links[0].read
+
+    async def tell(size: int) -> bytes:
+        reading.set()
+        return await read(size)
+
+    driver.all[0].links[0].read = tell  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        received = [pool.submit(receive, stream, 1) for _ in range(2)]
+        assert reading.wait(DEADLINE_S)
+        loop_thread().require_turning()
+        (stream.connect().close if end == "close" else stream.abort)()
+        answers = [one.result(DEADLINE_S) for one in received]
+    not_open = (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: stream is not open")
+    closed = (libvirt.VIR_ERR_INVALID_CONN, "invalid connection pointer in virStreamRecv")
+    never = (
+        libvirt.VIR_ERR_NO_SUPPORT,
+        "this function is not supported by the connection driver: virStreamRecv",
+    )
+    assert not_open in answers
+    assert set(answers) <= {not_open, closed, never}  # the second may have come too late
+    assert driver.all[0].links[0].closed
+
+
+def test_a_console_that_opens_while_the_connection_closes_is_closed(
+    conn: libvirt.virConnect, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain, stream = conn.createXML("a"), conn.newStream()
+    machine, opening, go = driver.all[0], threading.Event(), threading.Event()
+    open_console = machine.open_console
+
+    async def slow(*arguments: Any) -> object:
+        link = await open_console(*arguments)
+        opening.set()
+        await until(go)
+        return link
+
+    monkeypatch.setattr(machine, "open_console", slow)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(failure, domain.openConsole, None, stream)
+        assert opening.wait(DEADLINE_S)
+        conn.close()
+        go.set()
+        code, _, message = opened.result(DEADLINE_S)
+    assert (code, message) == (libvirt.VIR_ERR_INVALID_CONN, "invalid connection pointer in virDomainOpenConsole")
+    assert machine.links[0].closed
+
+
+async def until(go: threading.Event) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, go.wait, DEADLINE_S)

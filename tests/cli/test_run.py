@@ -144,6 +144,13 @@ def test_the_console_goes_both_ways_and_the_guest_s_power_off_is_success(
     assert list(home.iterdir()) == []
 
 
+def test_a_reboot_that_is_to_end_the_domain_is_no_crash(start: Start, xml: Callable[..., Path]) -> None:
+    run = start(xml(extra="<on_reboot>destroy</on_reboot>"))
+    run.until(b"K")
+    run.type(b"R")
+    assert run.end() == (0, "R", "")
+
+
 def test_what_it_does_is_told_on_request(start: Start, xml: Callable[..., Path], home: Path) -> None:
     run = start("-v", xml())
     run.until(b"K")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.config_checks import CHECKS
@@ -25,6 +28,28 @@ LENS_TYPES: dict[str, set[Type]] = {
     "str_array": {"list"},
     "limits": {"limit"},
 }
+
+#: Values of all kinds, and what is none.
+PIECES = (
+    "0",
+    "1",
+    "2",
+    "-1",
+    "65536",
+    "'x'",
+    '"/"',
+    '"none"',
+    '"root"',
+    '"file"',
+    "[]",
+    "['x']",
+    "['/a:/b', '/c:/d']",
+    "[1]",
+    "",
+    "[",
+)
+#: What one key takes from another.
+SETTLED = {"vnc_tls_x509_cert_dir", "vnc_tls_x509_verify", "vnc_tls_priority"}
 
 Write = Callable[[str], Path]
 
@@ -88,7 +113,27 @@ def test_two_files(tmp_path: Path) -> None:
         Config.read(tmp_path, one, file=two)
 
 
+def test_what_is_given_is_a_path_or_a_mapping(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="config must be a path or a mapping, not bytes"):
+        Config.read(tmp_path, b"/x")  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(KEYS)), st.sampled_from(PIECES)), max_size=6))
+def test_any_file_is_a_configuration_or_an_error_of_ours(settings: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "conf")
+        path.write_text("\n".join(f"{name} = {value}" for name, value in settings))
+        try:
+            config = Config.read(Path(directory), path)
+        except EmbedError as error:
+            assert str(path) in error.message  # noqa: PT017 - either is right
+        else:
+            assert set(config.differences(Config.read(Path(directory)))) <= {name for name, _ in settings} | SETTLED
+
+
 def test_a_file_that_is_given_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SystemFailure, match="Failed to open file"):
+        Config.read(tmp_path, "a\0b")
     with pytest.raises(SystemFailure, match=r"Failed to open file '.*/none': No such file or directory"):
         Config.read(tmp_path, tmp_path / "none")
 
@@ -224,6 +269,7 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path, write: Write, text: str, s
         ({"max_files": None}, "config['max_files']: expected a bool, an integer, a string or a list, not NoneType"),
         ({"nvram": ["/a:/b", 3]}, "config['nvram']: expected a string list for 'nvram' parameter"),
         ({"vnc_listen": "a\0b"}, "config['vnc_listen']: a NUL character"),
+        ({"nvram": [["/a:/b"]]}, "config['nvram']: expected no list in a list"),
     ],
 )
 def test_what_is_wrong_in_a_mapping_is_said_with_its_key(

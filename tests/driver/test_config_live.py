@@ -107,7 +107,8 @@ async def test_the_roots_file_the_uris_and_the_openers(tmp_path: Path) -> None:
         assert driver.config.max_files == 2000
     async with opened(root, {"max_files": 3000}, file=file) as driver:
         assert driver.config.max_files == 3000
-    assert {p.read_text() for p in root.rglob("*") if p.is_file()} == {"max_files = 1000"}
+    assert [p for p in root.rglob("*") if p.is_file() and "max_files" in p.read_text()] == [root / "etc/qemu.conf"]
+    assert (root / "etc/qemu.conf").read_text() == "max_files = 1000"
 
 
 async def test_the_first_opener_decides(tmp_path: Path) -> None:
@@ -142,6 +143,8 @@ async def test_what_has_no_effect_is_a_warning(tmp_path: Path, caplog: pytest.Lo
 
 async def test_by_default_there_is_a_sandbox_and_no_core(tmp_path: Path) -> None:
     async with started(tmp_path, {}) as machine:
+        if not machine._driver.host.capabilities(argv(machine)[0]).has_option("sandbox", "elevateprivileges"):
+            pytest.skip("this QEMU was built without a sandbox")
         assert "Seccomp:\t2" in (process(machine) / "status").read_text()
         assert limits(machine)["Max core file size"] == "0 0"
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -155,11 +158,19 @@ async def test_without_the_sandbox(tmp_path: Path) -> None:
         assert "Seccomp:\t0" in (process(machine) / "status").read_text()
 
 
+def allowed(which: int, number: int) -> int:
+    """NUMBER, or as much as this user may have."""
+    hard = resource.getrlimit(which)[1]
+    return number if os.geteuid() == 0 or hard == resource.RLIM_INFINITY else min(number, hard)
+
+
 async def test_limits(tmp_path: Path) -> None:
-    async with started(tmp_path, {"max_files": 512, "max_processes": 200, "max_core": 4096}) as machine:
+    processes = allowed(resource.RLIMIT_NPROC, 30000)
+    core = allowed(resource.RLIMIT_CORE, 4096)
+    async with started(tmp_path, {"max_files": 512, "max_processes": processes, "max_core": core}) as machine:
         found = limits(machine)
         names = ("Max open files", "Max processes", "Max core file size")
-        assert [found[name] for name in names] == ["512 512", "200 200", "4096 4096"]
+        assert [found[name] for name in names] == ["512 512", f"{processes} {processes}", f"{core} {core}"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have no limit")
@@ -377,6 +388,11 @@ async def test_certificates_that_are_missing(tmp_path: Path) -> None:
 
 
 async def test_vnc_with_sasl(tmp_path: Path) -> None:
-    async with started(tmp_path, {"vnc_sasl": True, "vnc_sasl_dir": str(tmp_path)}, VNC) as machine:
-        assert await offered(machine) == [SASL]
-        assert f"SASL_CONF_PATH={tmp_path}\0" in (process(machine) / "environ").read_text()
+    try:
+        async with started(tmp_path, {"vnc_sasl": True, "vnc_sasl_dir": str(tmp_path)}, VNC) as machine:
+            assert await offered(machine) == [SASL]
+            assert f"SASL_CONF_PATH={tmp_path}\0" in (process(machine) / "environ").read_text()
+    except InternalError as error:
+        if "cyrus-sasl" not in error.message:
+            raise
+        pytest.skip("this QEMU was built without SASL")

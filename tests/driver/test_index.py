@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -112,24 +113,25 @@ def test_a_cache_that_cannot_be_written_has_no_index(tmp_path: Path, cache: Path
     root.purge()
 
 
+@pytest.mark.parametrize("damaged", ['{"path": "/', "", "[]", "{}", "[" * 100_000], ids=len)
 def test_a_damaged_entry_is_set_aside_and_reported(
-    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, damaged: str
 ) -> None:
     for name in "ab":
         root = Root(tmp_path / name)
         root.acquire()
         root.release()
-    index._file(tmp_path / "a").write_text('{"path": "/')
+    index._file(tmp_path / "a").write_text(damaged)
     with caplog.at_level(logging.WARNING):
         assert paths() == [tmp_path / "b"]
         assert paths() == [tmp_path / "b"]
     aside = index._file(tmp_path / "a").with_suffix(".json.unreadable")
-    assert aside.read_text() == '{"path": "/'
+    assert aside.read_text() == damaged
     assert [str(aside) in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_a_root_of_a_killed_process_is_purged_after_a_day(dead: Callable[..., Path]) -> None:
-    old, fresh = dead("old"), dead("fresh", age=DAY_S / 2)
+    old, fresh = dead("old", "disposable"), dead("fresh", "disposable", age=DAY_S / 2)
     assert [entry.dead for entry in index.roots()] == [True, True]
     assert purge_dead() == [old]
     assert not old.exists()
@@ -141,21 +143,48 @@ def test_a_root_of_a_killed_process_is_purged_after_a_day(dead: Callable[..., Pa
 
 def test_what_was_given_back_or_is_open_is_spared(tmp_path: Path) -> None:
     given, taken = Root(tmp_path / "given"), Root(tmp_path / "taken")
-    given.acquire()
+    for root in (given, taken):
+        root.acquire()
+        index.dispose(root.path)
     given.release()
-    taken.acquire()
     assert purge_dead(0) == []
     taken.release()
 
 
-@pytest.mark.parametrize("kept", ["etc/qemu/a.xml", "lib/qemu/save/a.save", "lib/qemu/nvram/a/VARS.fd"])
-def test_what_somebody_may_want_is_spared_unless_it_was_a_tests(dead: Callable[..., Path], kept: str) -> None:
+def test_what_a_user_named_is_spared(dead: Callable[..., Path]) -> None:
     named, made = dead("named"), dead("made", "disposable")
     for root in (named, made):
-        (root / kept).parent.mkdir(parents=True, exist_ok=True)
-        (root / kept).write_text("")
+        (root / "etc/qemu").mkdir(parents=True)
+        (root / "etc/qemu/a.xml").write_text("")
     assert purge_dead() == [made]
-    assert (named / kept).exists()
+    assert (named / "etc/qemu/a.xml").exists()
+
+
+def test_that_it_is_a_tests_is_forgotten_with_it(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    for expected in (False, True):
+        root.acquire()
+        assert [entry.disposable for entry in index.roots()] == [expected]
+        index.dispose(root.path)
+        root.release()
+    root.purge()
+    root = Root(tmp_path / "root")
+    root.acquire()
+    assert [entry.disposable for entry in index.roots()] == [False]
+    root.release()
+
+
+def test_what_was_lent_is_given_back(dead: Callable[..., Path], tmp_path: Path) -> None:
+    root = dead("root", "disposable")
+    (tmp_path / "disk").touch()
+    status = (tmp_path / "disk").stat()
+    loan = {"path": str(tmp_path / "disk"), "device": status.st_dev, "inode": status.st_ino}
+    owner = {"user": status.st_uid, "group": status.st_gid, "machines": ["a"]}
+    if os.getuid() == 0:
+        os.chown(tmp_path / "disk", 4242, 4242)
+    (root / "run/qemu/owners.json").write_text(json.dumps([{**loan, **owner}]))
+    assert purge_dead() == [root]
+    assert (tmp_path / "disk").stat().st_uid == status.st_uid
 
 
 def test_nothing_but_the_drivers_own_is_removed(dead: Callable[..., Path], tmp_path: Path) -> None:
@@ -180,7 +209,7 @@ def test_a_root_that_is_not_the_recorded_one_is_spared(dead: Callable[..., Path]
 
 
 def test_a_root_with_a_living_machine_is_spared(dead: Callable[..., Path]) -> None:
-    root = dead()
+    root = dead("root", "disposable")
     environment = {"HOME": str(root / "lib/qemu/domain-1-a")}
     with subprocess.Popen(["/bin/sleep", "60"], env=environment) as machine:
         (root / "run/qemu/a.pid").write_text(f"{machine.pid}\n")
@@ -190,7 +219,7 @@ def test_a_root_with_a_living_machine_is_spared(dead: Callable[..., Path]) -> No
 
 
 def test_the_number_of_a_process_is_not_believed(dead: Callable[..., Path]) -> None:
-    root = dead()
+    root = dead("root", "disposable")
     (root / "run/qemu/a.pid").write_text(f"{os.getpid()}\n")
     (root / "run/qemu/b.pid").write_text("half wri")
     assert purge_dead() == [root]

@@ -84,7 +84,9 @@ def test_without_a_record_it_is_used(tmp_path: Path) -> None:
     assert record.version == __version__
 
 
-@pytest.mark.parametrize("damaged", ["{", "[]", '{"version": 3, "id": "x"}', '{"version": "new", "id": "x"}', "\0"])
+@pytest.mark.parametrize(
+    "damaged", ["{", "[]", '{"version": 3, "id": "x"}', '{"version": "new", "id": "x"}', "\0", "[" * 100_000]
+)
 def test_what_cannot_be_told_is_not_guessed(tmp_path: Path, damaged: str) -> None:
     write(tmp_path, damaged)
     before = snapshot(tmp_path)

@@ -89,6 +89,16 @@ def test_a_signal_ends_a_call_that_waits_for_ever_and_the_connection_lives_on(
     domain.destroy()
 
 
+def test_the_end_of_a_connection_frees_its_consoles(connect: Open) -> None:
+    first, second = connect(), connect()
+    stream = first.newStream()
+    first.createXML(xml(devices=SERIAL), PAUSED).openConsole(None, stream)
+    first.close()
+    again = second.newStream()
+    second.lookupByName("a").openConsole(None, again)
+    again.abort()
+
+
 def test_a_long_call_lets_other_threads_work_and_call(connect: Open, begun: Begun) -> None:
     """One thread waits for a console; another makes a thousand calls before it lets that one go."""
     connection = connect()

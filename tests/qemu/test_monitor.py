@@ -138,7 +138,7 @@ def test_a_secret_is_sent_and_never_shown(
 
 @pytest.mark.parametrize("ticks", range(6))
 def test_a_cancel_that_meets_the_reply_is_not_lost(ticks: int) -> None:
-    """As asyncio.wait_for() loses it before Python 3.12; the runner's signals and interrupted calls are such cancels."""
+    """As asyncio.wait_for() loses it before Python 3.12: the cancel of an interrupted call, or of a runner's signal."""
 
     async def main() -> None:
         replied = asyncio.Event()

@@ -19,7 +19,7 @@ from pytest_embedvm.errors import OperationTimeout, OperationUnsupported
 from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
 from pytest_embedvm.guest.image.assemble import assemble, scripts
 from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_variables
-from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, write_manifest
+from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_damaged_aside, write_manifest
 from pytest_embedvm.guest.image.modules import Modules, choose_modules
 from pytest_embedvm.guest.image.programs import (
     AGENT,
@@ -64,7 +64,10 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
         return image
     cache_dir = _writable(cache_dir)
     with _locked(cache_dir / "guest.lock"):
-        image = read_manifest(cache_dir, name) or _build(cache_dir, name, kernel, modules)
+        image = read_manifest(cache_dir, name)
+        if image is None:
+            set_damaged_aside(cache_dir, name)
+            image = _build(cache_dir, name, kernel, modules)
         hold(image)
         return image
 
