@@ -249,7 +249,7 @@ class EventHub:
             held, self._held = self._held or [], None
             for machine, event in held:
                 self._queue(machine, event)
-        for machine in {machine for machine, _ in held}:
+        for machine, _ in held:
             if self.on_delivered is not None:  # what nobody wants is not pending any more
                 self.on_delivered(machine)
 

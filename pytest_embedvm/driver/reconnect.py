@@ -88,7 +88,7 @@ def _records(driver: Driver, paths: Iterable[Path]) -> Iterator[Record]:
     for path in paths:
         try:
             record = status.read(path)
-            if path != status.path_of(driver.root, record.name):
+            if path != driver.root.status_path(record.name):
                 raise SystemFailure(f"it is the status of another domain, '{record.name}'")
         except (EmbedError, OSError) as error:
             _set_aside(driver, path, error)
@@ -113,7 +113,7 @@ async def _take_up(driver: Driver, record: Record) -> None:
         machine = _machine(driver, record)
     except EmbedError as error:
         await reaper.end(driver.root, record)
-        _set_aside(driver, status.path_of(driver.root, record.name), error)
+        _set_aside(driver, driver.root.status_path(record.name), error)
         return
     _tell_pending(machine, record)
     if record.process is None:  # it had ended before, and that was not told
