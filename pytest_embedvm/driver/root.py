@@ -129,10 +129,10 @@ class Root:
         :raise ConfigUnsupported: when a newer version wrote it; nothing is touched then.
         :raise SystemFailure: when another process holds it; the sentence names that process.
         """
-        version.check(self.path)
+        known = version.check(self.path)
         self._take()
         try:
-            for place in FROM_THE_START:
+            for place in FROM_THE_START if known is None else ():
                 self.place(place)
             self._link_cache()
             record = version.record(self.path)
