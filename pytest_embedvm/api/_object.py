@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
@@ -19,6 +19,9 @@ from pytest_embedvm.loop import LoopThread, to_its_end
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
+
+#: How long callbacks may take for the events before a close.
+DRAIN_TIMEOUT_S: Final = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +89,7 @@ class Session:
         self.policy = policy
         self.readonly = readonly
         self.closed = False
+        self._ending = False
         self._pid = os.getpid()
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
@@ -111,17 +115,25 @@ class Session:
             raise OperationDenied(f"read only access prevents {function}")
         access.require(self.policy, function, writes=writes)
 
-    async def end(self) -> None:
+    async def end(self, *, drain: bool = True) -> None:
         """Take this connection's callbacks away and give the driver back.
 
+        :param drain: whether what has happened so far is told first; not from inside a callback, which would wait
+            for itself.
         :raise InvalidConnection: when another thread was faster.
         """
-        if self.closed:
+        if self.closed or self._ending:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
+        self._ending = True
+        await to_its_end(self._end(drain=drain))
+
+    async def _end(self, *, drain: bool) -> None:
+        if drain and self.callbacks and not await self._driver.events.drain(DRAIN_TIMEOUT_S):
+            self._driver.root.log.warning("not all events were told within %g s of a close()", DRAIN_TIMEOUT_S)
         self.closed = True
         for number in self.callbacks:
             self._driver.events.deregister(number)
-        await to_its_end(self._give_back())
+        await self._give_back()
 
     async def _give_back(self) -> None:
         try:
@@ -144,6 +156,10 @@ class Session:
         """Close PIPE, now."""
         self.pipes.discard(pipe)
         await pipe.close()
+
+    def delivers_here(self) -> bool:
+        """Whether this is the thread of the callbacks: one of them is running."""
+        return self._driver.events.delivers_here()
 
     @property
     def driver(self) -> Driver:

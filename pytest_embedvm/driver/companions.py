@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from pytest_embedvm.driver import logs
 from pytest_embedvm.errors import InternalError
 from pytest_embedvm.files import memory_file
 from pytest_embedvm.logs import Log
-from pytest_embedvm.qemu.process import Process
+from pytest_embedvm.qemu.process import Gate, Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.running import Running
@@ -26,14 +27,19 @@ LAST_WORDS_BYTES: Final = 4096
 
 @dataclass(frozen=True)
 class Companion:
-    """A program beside QEMU; `said` is its standard output and error."""
+    """A program beside QEMU; `said` is its standard output and error, None for one that another process started."""
 
-    name: str
     process: Process
-    said: IO[bytes]
+    said: IO[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.process.name
 
     @property
     def last_words(self) -> str:
+        if self.said is None:
+            return "what it said is not known"
         size = os.fstat(self.said.fileno()).st_size
         words = os.pread(self.said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, 0))
         return words.decode(errors="replace").strip() or f"its exit status is {self.process.returncode}"
@@ -42,8 +48,18 @@ class Companion:
 class Companions:
     """Those of one start of a machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate | None = None, *, outlives_parent: bool = False) -> None:
+        """:param gate, outlives_parent: how each is spawned; see `Process.spawn`."""
         self._all: list[Companion] = []
+        self._gate = gate
+        self._outlives_parent = outlives_parent
+
+    def __iter__(self) -> Iterator[Process]:
+        return (companion.process for companion in self._all)
+
+    def adopt(self, process: Process) -> None:
+        """PROCESS was started by an earlier owner of the machine."""
+        self._all.append(Companion(process))
 
     def start(
         self, name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
@@ -57,10 +73,16 @@ class Companions:
         passed.enter_context(ours)
         with theirs:
             words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
-            process = Process.spawn(words, output=said, pass_fds=(theirs.fileno(),))
+            process = Process.spawn(
+                words,
+                output=said,
+                pass_fds=(theirs.fileno(),),
+                gate=self._gate,
+                outlives_parent=self._outlives_parent,
+            )
         process.name = name
         stack.push_async_callback(process.kill)
-        self._all.append(Companion(name, process, said))
+        self._all.append(Companion(process, said))
         return ours.fileno()
 
     def require(self) -> None:

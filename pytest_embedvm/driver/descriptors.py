@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,22 +23,31 @@ from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Requ
 BACKLOG: Final = 16
 
 
+@dataclass
+class Beside:
+    """What a machine has beside its QEMU, as it is opened: programs, and files that go with it."""
+
+    companions: Companions = field(default_factory=Companions)
+    files: list[Path] = field(default_factory=list)
+
+
 def open_request(
-    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, companions: Companions
+    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
     """Open what a part of a machine asks for, and return its number.
 
     :param stack: undoes what lasts as long as the machine: a socket's file, a companion.
     :param passed: closes our copy, once QEMU has inherited it.
-    :param companions: where a program that runs beside QEMU is added.
+    :param beside: is told of both.
     :raise SystemFailure: when it cannot be had.
     """
     match request:
-        case Listen(path, beside):
-            bound = Path(beside or path)
+        case Listen(path, first):
+            bound = Path(first or path)
             sock = passed.enter_context(listen_unix(bound))
             for place in {bound, Path(path)}:
                 stack.callback(remove_socket, place, bound.stat())
+                beside.files.append(place)
             return sock.fileno()
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
@@ -49,13 +59,15 @@ def open_request(
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
+            beside.files.append(Path(path))
             return descriptor
         case Scratch(path):
             descriptor = _make_file(Path(path), stack)
             passed.callback(os.close, descriptor)
+            beside.files.append(Path(path))
             return descriptor
         case Companion(name, argv):
-            return companions.start(name, argv, stack, passed)
+            return beside.companions.start(name, argv, stack, passed)
 
 
 def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:

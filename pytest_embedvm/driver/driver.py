@@ -17,15 +17,17 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
+from pytest_embedvm.driver import capabilities_xml, logs, persist, reconnect, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config import Config
-from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.events import Event, EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.ids import Ids
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration_server import Server
 from pytest_embedvm.driver.ownership import Ownership
+from pytest_embedvm.driver.recording import Recordings
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.start import command_line
@@ -51,6 +53,9 @@ class Driver:
         self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.ids = Ids(root)
+        self.recordings = Recordings(root, self.events)
+        self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
         self.server = Server(self)
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
@@ -76,8 +81,8 @@ class Driver:
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
-                driver._forget()
+            if driver._loop is not asyncio.get_running_loop():
+                driver._outlive_loop()
             elif driver._connections:
                 driver._join(wanted, options)
                 return driver
@@ -107,20 +112,40 @@ class Driver:
         return driver
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
-        """Take up the machines that are defined in ROOT."""
+        """Take up the machines that are defined in ROOT, and those that run there already.
+
+        What happened to them in the meantime is held for those who register now; see `EventHub.release`.
+        """
+        try:
+            await self._take_up(root)
+        except BaseException:
+            await self.cleanup()
+            raise
+
+    async def _take_up(self, root: Root) -> None:
         self.ownership.admit()
+        self.events.hold()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
+        if not await reconnect.reconnect(self):
+            self.events.release()
         self.ownership.recover({machine.name for machine in self.registry if machine.active})
+        for machine in self.registry:
+            if machine.running:
+                self.ownership.adopt(machine.name, machine.running.stack)
         self.server.open()
 
     async def cleanup(self) -> None:
-        """End all machines.
+        """End all machines but those that are kept.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
         await self.server.close()
-        await self._destroy(m for m in self.registry if m.active or m.starting)
+        kept = [machine for machine in self.registry if machine.kept]
+        if kept:
+            self.events.stop()  # what is on record as not delivered is not delivered any more
+        await asyncio.gather(*(stop.detach(machine.running) for machine in kept if machine.running))
+        await self._destroy(m for m in self.registry if m not in kept and (m.active or m.starting))
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -151,7 +176,15 @@ class Driver:
         self.root.release()
         del _open[self.root.identity]
 
+    def _outlive_loop(self) -> None:
+        """The loop thread died, and with it every QEMU that is not to outlive it: hang up on those that are."""
+        for machine in self.registry:
+            if machine.running is not None:
+                machine.running.socket.close()
+        self._forget()
+
     def _free(self) -> None:
+        self.ownership.close()
         self._forget()
         self._opened.set()
         self._closed.set()
@@ -168,6 +201,12 @@ class Driver:
         """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
         if not self._connections:
             raise InvalidConnection(function, origin=ErrorDomain.NONE)
+
+    def emit(self, machine: Machine, event: Event) -> None:
+        """Tell the callbacks that EVENT happened to MACHINE, and put it on record until they are told."""
+        self.events.emit(machine, event)
+        if machine.kept:
+            self.recordings.mark(machine.name)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -282,6 +321,12 @@ class Driver:
         capabilities_xml.require_arch(arch)
         known = await self.host.prepare(emulator or self.host.default_emulator(arch))
         return capabilities_xml.domain(known, arch, machine, virttype)
+
+
+def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, machine: Machine) -> None:
+    """On the thread of the callbacks: what MACHINE's record says of undelivered events is old."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(recordings.mark, machine.name)
 
 
 def _matches(machine: Machine, flags: int) -> bool:

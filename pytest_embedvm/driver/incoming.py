@@ -167,6 +167,8 @@ class Incoming:
             raise
         self.finished = True
         machine.owner = (self._client or self._driver) if offer.autodestroy else None
+        if self._running:
+            self._running.announce()
         machine.long_job.end(stats)
         await self._stack.aclose()
         return Arrival(name=machine.name, uuid=str(machine.uuid))
@@ -257,10 +259,10 @@ class Incoming:
             await self._running.monitor.wait_closed()
 
     async def close(self) -> None:
-        """See `Peer.close`. A root that was opened for the guest is open as long as that is there."""
+        """See `Peer.close`. A root that was opened for the guest is open as long as that needs this process."""
         if not self._lodging:
             return
-        if self.finished and self._running is not None:
+        if self.finished and self._running is not None and not self._running.kept:
             self._lodge(self._running)
         else:
             await self._driver.close(self._client)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_embedvm.constants import (
     DomainConsoleFlags,
@@ -20,12 +20,9 @@ from pytest_embedvm.constants import (
     DomainQemuMonitorCommandFlags,
     DomainShutoffReason,
     DomainState,
-    DomainXMLFlags,
     ErrorDomain,
 )
-from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
-from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.arriving import Arriving
@@ -54,12 +51,15 @@ class Machine:
     `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
     """
 
+    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
+    updated: Final = False
+
     def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
         self._driver = driver
         self.definition = definition
         self.live: Completed | None = None
         self.persistent = persistent
-        self.status = shutoff(DomainShutoffReason.UNKNOWN)
+        self._status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
@@ -111,9 +111,18 @@ class Machine:
         return self.job.locked()
 
     @property
-    def updated(self) -> bool:
-        """Always false, as in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not)."""
-        return False
+    def status(self) -> Status:
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        self._driver.recordings.mark(self.name)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it runs, and outlives this process."""
+        return self._running is not None and self._running.kept and self._running.announced and self.owner is None
 
     @property
     def autodestroy(self) -> bool:
@@ -121,10 +130,7 @@ class Machine:
 
     @property
     def state(self) -> tuple[DomainState, int]:
-        """The state and its reason.
-
-        :raise NoDomain: when it is gone.
-        """
+        """The state and its reason, of one that is not gone."""
         self._require_there()
         return self.status.state, self.status.reason
 
@@ -145,13 +151,7 @@ class Machine:
     def xml(self, flags: int = 0) -> str:
         """The domain as XML: what runs, or with INACTIVE what the next start will have."""
         self._require_there()
-        inactive = bool(flags & DomainXMLFlags.INACTIVE)
-        if flags & DomainXMLFlags.MIGRATABLE:
-            chosen = self.definition if flags & DomainXMLFlags.INACTIVE else self.live or self.definition
-            return xml.format(migratable(chosen, self._driver.host), inactive=True)
-        if self.live is None or (inactive and self.redefined):
-            return xml.format(self.definition, inactive=True)
-        return xml.format(self.live, inactive=inactive)
+        return defining.text(self, flags)
 
     # Start and end
 
@@ -174,15 +174,11 @@ class Machine:
             if wait:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+            if self._running:  # else it is gone already
+                self._running.announce()
 
     async def bring_up(
-        self,
-        live: Completed | None,
-        flags: int,
-        client: Client | None,
-        *,
-        wait: bool,
-        arriving: Arriving | None = None,
+        self, live: Completed | None, flags: int, client: Client | None, *, wait: bool, arriving: Arriving | None = None
     ) -> None:
         """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
 
@@ -190,9 +186,8 @@ class Machine:
         :param arriving: what is different because the guest comes from elsewhere.
         """
         try:
-            options = client.options if client else Options()
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, wait=wait, door=options.debug, arriving=arriving)
+            await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -204,14 +199,24 @@ class Machine:
         if flags & DomainCreateFlags.START_AUTODESTROY:
             self.owner = client or self._driver
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool, arriving: Arriving | None) -> None:
+    async def _start(
+        self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
+    ) -> None:
         media.check(live)
-        self.live, live.id = live, self._driver.registry.next_id()
+        self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        planned = launch(live, self._driver.host)
-        planned = arriving.adapt(planned) if arriving else planned
-        await start(self, planned, live.id, self._driver.ownership, paused=wait, door=door)
+        launched = launch(live, self._driver.host)
+        planned = arriving.adapt(launched) if arriving else launched
+        kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+        recording = self._driver.recordings.new(self, kept=kept)
+        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
+
+    def adopted(self, running: Running, live: Completed, status: Status) -> None:
+        """There is a QEMU from before, as it was on record."""
+        self.live, self._last = live, running
+        self.started(running)
+        self.status = status
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -227,6 +232,7 @@ class Machine:
         """QEMU is gone, and all that belonged to it."""
         self._forget_run(shutoff(ending.reason))
         self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        self._driver.recordings.end(self.name)
         if not self.persistent:
             self._driver.registry.remove(self)
 
@@ -309,6 +315,7 @@ class Machine:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
+            self._driver.recordings.mark(self.name)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
 
     # What it is asked
@@ -316,16 +323,11 @@ class Machine:
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
         async with self._running_job("monitor_command") as running:
-            if flags & DomainQemuMonitorCommandFlags.HMP:
-                return await passthrough.hmp(running.monitor, text)
-            return await passthrough.qmp(running.monitor, text)
+            hmp = bool(flags & DomainQemuMonitorCommandFlags.HMP)
+            return await (passthrough.hmp if hmp else passthrough.qmp)(running.monitor, text)
 
     async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
-        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
-
-        :raise AgentCommandError: when the agent refuses it.
-        :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
-        """
+        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words."""
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
@@ -339,13 +341,12 @@ class Machine:
             return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
-        """What is known of the last run, running or not."""
         return collect(self._last, self.root.log_path(self.name))
 
     # Events
 
     def emit(self, event: Event) -> None:
-        self._driver.events.emit(self, event)
+        self._driver.emit(self, event)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))

@@ -15,6 +15,8 @@ from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
+from pytest_embedvm.driver.record import BlockJob
+from pytest_embedvm.driver.recording import Recording
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
 from pytest_embedvm.qemu.monitor import Monitor
@@ -38,9 +40,22 @@ class Running:
     argv: tuple[str, ...]
     process: Process
     ports: list[Port]
-    companions: Companions = field(default_factory=Companions)
     #: Our end of the monitor, until the monitor takes it.
     socket: socket.socket
+    recording: Recording
+    #: When QEMU was started, in seconds since 1970.
+    started: float
+    #: Whether it outlives us.
+    kept: bool
+    #: The files, sockets too, that go with it, and the programs that run beside it.
+    files: tuple[Path, ...]
+    companions: Companions
+    #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
+    jobs: dict[str, BlockJob] = field(default_factory=dict)
+    jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)
+    concluding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Whether somebody was told that it had started.
+    announced: bool = False
     agent: AgentChannel | None = None
     #: Its half of a migration, if there is one.
     transfer: Transfer | None = None
@@ -77,6 +92,11 @@ class Running:
         """The last messages of the monitor; none before it is connected."""
         return [] if self._monitor is None else self._monitor.trace
 
+    def announce(self) -> None:
+        """Those who were told of it find it again: this returns when that it runs is on record."""
+        self.announced = True
+        self.recording.flush()
+
     def link(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
@@ -89,7 +109,9 @@ class Running:
             await console.close()
         if self.agent is not None:
             await self.agent.close()
-        await self.monitor.close()
+        if self._monitor is not None:
+            await self._monitor.close()
+        self.socket.close()
 
     @property
     def cpu_time_ns(self) -> int:

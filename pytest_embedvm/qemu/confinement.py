@@ -78,6 +78,11 @@ class Confinement:
 UNCONFINED: Final = Confinement()
 
 
+def dies_with_parent() -> bool:
+    """Whether the kernel of this host ends a child when the thread that spawned it ends."""
+    return _found("setpriv") is not None
+
+
 @cache
 def _found(program: str) -> str | None:
     return shutil.which(program)

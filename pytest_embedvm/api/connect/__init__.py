@@ -44,10 +44,12 @@ class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capab
     def close(self) -> int:
         """End the connection: its AUTO_DESTROY machines end, and all its domains and streams become unusable.
 
+        Its callbacks are told what happened before, unless one of them is who calls this.
+
         Returns 0: unlike libvirt's, a connection does not live on in its domains.
 
         :raise libvirtError: INVALID_CONN when it is closed already.
         """
         with answering():  # no policy is asked: what is open can be closed
-            self._run(self._session.end())
+            self._run(self._session.end(drain=not self._session.delivers_here()))
             return 0

@@ -35,6 +35,18 @@ class Events(Base):
     def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver, key: object = None) -> int:
         """Have DELIVER called; with a KEY instead of what was registered under the same before."""
 
+        async def register() -> int:
+            session, number = self._session, self._add(dom, kind, deliver)
+            if key is not None:
+                self._forget(session.lifecycle_callbacks.pop(key, -1))
+                session.lifecycle_callbacks[key] = number
+            return number
+
+        return self._run(register())
+
+    def _add(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+        """Register. On the loop thread only."""
+
         def callback(machine: Machine, event: Event) -> None:
             name = event.name if isinstance(event, Lifecycle) else machine.name
             try:
@@ -42,16 +54,10 @@ class Events(Base):
             finally:
                 event_delivered()
 
-        async def register() -> int:
-            session, machine = self._session, None if dom is None else dom._machine()
-            number = session.driver.events.register(kind, machine, callback)
-            session.callbacks.add(number)
-            if key is not None:
-                self._forget(session.lifecycle_callbacks.pop(key, -1))
-                session.lifecycle_callbacks[key] = number
-            return number
-
-        return self._run(register())
+        session, machine = self._session, None if dom is None else dom._machine()
+        number = session.driver.events.register(kind, machine, callback)
+        session.callbacks.add(number)
+        return number
 
     def _forget(self, number: int) -> bool:
         """Deregister; whether there was one. On the loop thread only."""
@@ -63,8 +69,15 @@ class Events(Base):
     def _register_domain_event(
         self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object, key: object = None
     ) -> int:
+        return self._register(dom, kind, self._delivering(kind, cb, opaque), key)
+
+    def _add_domain_event(self, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> int:
+        """Register CB for all domains. On the loop thread only."""
+        return self._add(None, kind, self._delivering(kind, cb, opaque))
+
+    def _delivering(self, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> Deliver:
         arguments_of = ARGUMENTS.get(kind, nothing)
-        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque), key)
+        return lambda domain, event: cb(self, domain, *arguments_of(event), opaque)
 
     @public("virConnectDomainEventRegisterAny")
     def domainEventRegisterAny(
@@ -77,7 +90,7 @@ class Events(Base):
 
         :raise libvirtError: NO_DOMAIN when DOM is gone.
         """
-        return self._register_domain_event(dom, _kind(eventID), cb, opaque)
+        return self._register_domain_event(dom, event_kind(eventID), cb, opaque)
 
     @public("virConnectDomainEventDeregisterAny")
     def domainEventDeregisterAny(self, callbackID: int) -> None:
@@ -127,7 +140,11 @@ class Events(Base):
         """Accepted."""
 
 
-def _kind(number: int) -> DomainEventID:
+def event_kind(number: int) -> DomainEventID:
+    """The kind of event that NUMBER stands for.
+
+    :raise InvalidCall: when there is none.
+    """
     if operator.index(number) < 0:
         raise InvalidCall("eventID in virConnectDomainEventRegisterAny must be zero or greater")
     if number >= len(DomainEventID):

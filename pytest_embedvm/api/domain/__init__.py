@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_embedvm.api.domain.block import Block
 from pytest_embedvm.api.domain.console import Console
 from pytest_embedvm.api.domain.definition import Definition
 from pytest_embedvm.api.domain.identity import Identification
@@ -14,7 +15,7 @@ from pytest_embedvm.api.unsupported import unsupported
 
 
 @unsupported
-class virDomain(Identification, Lifecycle, Information, Definition, Metadata, Console, Passthrough, Migration):
+class virDomain(Identification, Lifecycle, Information, Definition, Metadata, Console, Passthrough, Block, Migration):
     """A domain of a connection.
 
     It outlives its machine: then every call but `name`, `UUID`, `UUIDString`, `ID` and `connect`
