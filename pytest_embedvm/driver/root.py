@@ -184,6 +184,7 @@ class Root:
         version.check(self.path)
         self._take()
         try:
+            version.check(self.path)  # a newer one may have had it until a moment ago
             yield
         finally:
             self._lock.release()
