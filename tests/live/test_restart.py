@@ -8,6 +8,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -461,3 +462,25 @@ def test_a_block_job_that_goes_on(place: Place) -> None:
         with pytest.raises(libvirt.libvirtError, match="does not have an active block job"):
             domain.blockJobAbort("vda")
         domain.destroy()
+
+
+def test_what_runs_beside_it_is_found_too(place: Place) -> None:
+    passt = "<interface type='user'><backend type='passt'/><model type='virtio'/></interface>"
+    if shutil.which("passt") is None:
+        pytest.skip("this host has no passt")
+    place.run(f"create({xml(devices=passt)!r})")
+    (companion,) = place.record.companions
+    assert companion.identity.alive
+    with place.open() as connection:
+        connection.lookupByName("a").destroy()
+        assert not companion.identity.alive
+
+
+def test_several_are_taken_up_side_by_side(place: Place) -> None:
+    names = ["b", "c", "d"]
+    place.run(f"for name in {names}: create({xml('NAME')!r}.replace('NAME', name))")
+    ids = {record.name: record.id for record in place.records}
+    with place.open() as connection:
+        assert {domain.name(): domain.ID() for domain in connection.listAllDomains()} == ids
+        for domain in connection.listAllDomains():
+            domain.destroy()
