@@ -484,3 +484,28 @@ def test_several_are_taken_up_side_by_side(place: Place) -> None:
         assert {domain.name(): domain.ID() for domain in connection.listAllDomains()} == ids
         for domain in connection.listAllDomains():
             domain.destroy()
+
+
+FORKS = """
+child = os.fork()
+if child == 0:
+    signal.pause()
+    os._exit(0)
+print(child, flush=True)
+"""
+
+
+def test_a_child_that_was_forked_does_not_hold_the_monitor(place: Place) -> None:
+    create = f"create({xml()!r})"
+    words = [sys.executable, "-c", APPLICATION, place.uri, f"{create}\n{FORKS}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        try:
+            with place.open() as connection:
+                connection.lookupByName("a").destroy()
+        finally:
+            _kill(child)
