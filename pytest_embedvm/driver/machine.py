@@ -20,12 +20,9 @@ from pytest_embedvm.constants import (
     DomainQemuMonitorCommandFlags,
     DomainShutoffReason,
     DomainState,
-    DomainXMLFlags,
     ErrorDomain,
 )
-from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
-from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.arriving import Arriving
@@ -154,13 +151,7 @@ class Machine:
     def xml(self, flags: int = 0) -> str:
         """The domain as XML: what runs, or with INACTIVE what the next start will have."""
         self._require_there()
-        inactive = bool(flags & DomainXMLFlags.INACTIVE)
-        if flags & DomainXMLFlags.MIGRATABLE:
-            chosen = self.definition if flags & DomainXMLFlags.INACTIVE else self.live or self.definition
-            return xml.format(migratable(chosen, self._driver.host), inactive=True)
-        if self.live is None or (inactive and self.redefined):
-            return xml.format(self.definition, inactive=True)
-        return xml.format(self.live, inactive=inactive)
+        return defining.text(self, flags)
 
     # Start and end
 

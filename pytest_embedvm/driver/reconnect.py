@@ -7,7 +7,6 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from logging import ERROR, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,8 +124,9 @@ async def _take_up(driver: Driver, record: Record) -> None:
         try:
             await _adopt(driver, machine, record)
         except (EmbedError, OSError) as error:
-            level = INFO if isinstance(error, ProcessLookupError) else ERROR
-            driver.root.log.about(record.name).log(level, "QEMU %d is lost: %s", record.process.pid, error)
+            log = driver.root.log.about(record.name)
+            tell = log.info if isinstance(error, ProcessLookupError) else log.error
+            tell("QEMU %d is lost: %s", record.process.pid, error)
             await _bury(driver, machine, record, _LAST_SEEN.get(record.status.state, state.LOST))
 
 

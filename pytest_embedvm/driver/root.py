@@ -13,10 +13,10 @@ from typing import Final
 from urllib.parse import quote
 
 from pytest_embedvm.driver import index, logs, status, version
-from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, Place, require_free
+from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, WRITTEN, Place, require_free
 from pytest_embedvm.driver.lock import Lock
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.files import HALF, PRIVATE_DIRECTORY, make_private_directory
 from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.cache import default_cache_dir
 
@@ -139,6 +139,7 @@ class Root:
         try:
             for place in FROM_THE_START:
                 self.place(place)
+            self._sweep()
             self._link_cache()
             record = version.record(self.path)
         except BaseException:
@@ -151,6 +152,14 @@ class Root:
         if not self._lock.held:
             self.place("run")
             self._lock.acquire()
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing: its file has not yet taken its name."""
+        for place in WRITTEN:
+            directory = self.path.joinpath(*PLACES[place])
+            for half in (*directory.glob(f"{HALF}*"), *directory.glob(f"*/{HALF}*")):
+                with contextlib.suppress(OSError):
+                    half.unlink()
 
     def _link_cache(self) -> None:
         """Let the root's cache be the one that all roots share; one that libvirt made there stays."""

@@ -88,6 +88,24 @@ def test_a_callback_that_raises_is_logged_and_the_next_runs(hub: EventHub, caplo
     assert caplog.records[0].getMessage().startswith("[host/one] callback ")
 
 
+def test_what_was_before_a_registration_is_not_heard(hub: EventHub) -> None:
+    entered, go, heard = threading.Event(), threading.Event(), []
+
+    def slow(machine: Machine, event: Event) -> None:
+        entered.set()
+        go.wait(10)
+
+    hub.register(DomainEventID.RTC_CHANGE, None, slow)
+    hub.emit(ONE, RtcChange(1))
+    hub.emit(ONE, RtcChange(2))
+    assert entered.wait(10)
+    hub.register(DomainEventID.RTC_CHANGE, None, lambda *told: heard.append(told[1]))
+    hub.emit(ONE, RtcChange(3))
+    go.set()
+    delivered(hub)
+    assert heard == [RtcChange(3)]
+
+
 def test_deregisters_inside_a_callback(hub: EventHub) -> None:
     calls: list[str] = []
 
