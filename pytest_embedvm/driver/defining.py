@@ -9,8 +9,11 @@ from pytest_embedvm.constants import (
     DomainEventType,
     DomainEventUndefinedDetailType,
     DomainModificationImpact,
+    DomainXMLFlags,
     ErrorDomain,
 )
+from pytest_embedvm.domain import definition as xml
+from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import nvram, persist
 from pytest_embedvm.errors import OperationInvalid, XMLError
@@ -83,3 +86,14 @@ def affected(machine: Machine, flags: int) -> list[Domain]:
     if config and not machine.persistent:
         raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
     return chosen + ([machine.definition] if config else [])
+
+
+def text(machine: Machine, flags: int) -> str:
+    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root."""
+    inactive = bool(flags & DomainXMLFlags.INACTIVE)
+    if flags & DomainXMLFlags.MIGRATABLE:
+        chosen = machine.definition if inactive else machine.live or machine.definition
+        return xml.format(migratable(chosen, machine.driver.host), inactive=True)
+    if machine.live is None or (inactive and machine.redefined):
+        return xml.format(machine.definition, inactive=True)
+    return xml.format(machine.live, inactive=inactive)

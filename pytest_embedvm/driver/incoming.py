@@ -259,10 +259,10 @@ class Incoming:
             await self._running.monitor.wait_closed()
 
     async def close(self) -> None:
-        """See `Peer.close`. A root that was opened for the guest is open as long as that is there."""
+        """See `Peer.close`. A root that was opened for the guest is open as long as that needs this process."""
         if not self._lodging:
             return
-        if self.finished and self._running is not None:
+        if self.finished and self._running is not None and not self._running.kept:
             self._lodge(self._running)
         else:
             await self._driver.close(self._client)

@@ -218,16 +218,16 @@ class _Migration:
         # libvirt: qemuMigrationJobCheckStatus, qemuMigrationAnyCompleted
         if self._transfer.io_error:
             raise OperationFailed("job 'migration out' failed due to I/O error")
-        match self._transfer.status, done:
-            case transfer.COMPLETED, _:
-                return
-            case transfer.CANCELLED, _:
-                raise OperationAborted("job 'migration out' canceled by client")
-            case _, 0:
+        if self._transfer.status == transfer.COMPLETED:
+            return
+        if self._job.aborted or self._transfer.status == transfer.CANCELLED:
+            raise OperationAborted("job 'migration out' canceled by client")
+        match done:
+            case 0:
                 raise await self._failure()
-            case _, 1:
+            case 1:
                 raise OperationFailed("domain is not running")
-            case _, 2:
+            case 2:
                 raise OperationFailed("Lost connection to destination host")
         seen = f"last seen: migration {self._transfer.status}"
         raise OperationTimeout(f"migration of domain '{self._machine.name}' did not end within {timeout:g} s; {seen}")

@@ -47,7 +47,7 @@ async def to_uri(machine: Machine, uri: str, plan: Plan) -> Arrival:
     if _identity(parse_uri(uri).root) == machine.root.identity:
         # libvirt: virDomainMigrateUnmanagedCheckCompat, which knows hosts only
         raise InvalidCall("Attempt to migrate guest to the same host")
-    peer = await _reach(uri)
+    peer = await _reach(uri, Options(keep_running=machine.kept))
     try:
         return await migrate(machine, peer, plan)
     finally:
@@ -63,8 +63,8 @@ def _identity(root: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-async def _reach(uri: str) -> Peer:
-    """The root that URI names, as a destination: it is opened if nobody has it open.
+async def _reach(uri: str, options: Options) -> Peer:
+    """The root that URI names, as a destination: it is opened, with OPTIONS, if nobody has it open.
 
     :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
     :raise SystemFailure: when the root cannot be had.
@@ -73,7 +73,6 @@ async def _reach(uri: str) -> Peer:
     try:
         sock = connect_unix(path)
     except SystemFailure:
-        options = Options()
         return Incoming(await Driver.open(uri, options), Client(options), lodging=True)
     return await Remote.connect(sock)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_embedvm.driver import migration_client, migration_server, migration_wire
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.driver import _open as opened
@@ -164,6 +165,19 @@ async def _until_free(path: Path) -> None:
 
 def _drivers() -> list[Driver]:
     return list(opened.values())
+
+
+async def test_one_that_outlives_the_process_needs_no_open_root(embed: OpenDriver, tmp_path: Path) -> None:
+    uri, options = make_uri(tmp_path / "b"), Options(keep_running=True)
+    async with embed(tmp_path / "a") as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path / "guest"), 0, Client(options))
+        await to_uri(machine, uri, LIVE)
+        assert [d.root.path for d in _drivers()] == [tmp_path / "a"]
+        async with embed(tmp_path / "b") as there:
+            moved = there.by_name("a")
+            assert state(moved) == ("RUNNING", "MIGRATED")
+            await tiny.tell(tmp_path / "guest", b"x")
+            await moved.destroy()
 
 
 async def test_a_root_that_was_opened_for_nothing_is_closed(embed: OpenDriver, tmp_path: Path) -> None:

@@ -99,8 +99,11 @@ class Migration(Base):
 
         :raise libvirtError: ARGUMENT_UNSUPPORTED for a parameter that this driver does not honour.
         """
+        # libvirt: virDomainMigrate3
         if operator.index(flags) & Flags.PEER2PEER:
             raise InvalidCall("use virDomainMigrateToURI3 for peer-to-peer migration")
+        if operator.index(flags) & Flags.TUNNELLED:
+            raise InvalidCall("cannot perform tunnelled migration without using peer2peer flag")
         return self._migrate_to(dconn, params, flags, "virDomainMigrate3")
 
     @public("virDomainMigrateToURI", writes=True)
@@ -111,8 +114,9 @@ class Migration(Base):
 
         :raise libvirtError: whatever happens, the machine then runs on here.
         """
-        params = _given(destination_name=dname, bandwidth=bandwidth)
-        return self._migrate_to_uri(arguments.text(duri, "duri", "virDomainMigrateToURI"), params, flags)
+        uri = arguments.text(duri, "duri", "virDomainMigrateToURI")
+        _require_peer2peer(flags)
+        return self._migrate_to_uri(uri, _given(destination_name=dname, bandwidth=bandwidth), flags)
 
     @public("virDomainMigrateToURI2", writes=True)
     def migrateToURI2(
@@ -151,7 +155,6 @@ class Migration(Base):
         return dconn._domain(Identity(arrival.name, uuid.UUID(arrival.uuid)))
 
     def _migrate_to_uri(self, uri: str, params: Mapping[str, Any], flags: int) -> int:
-        _require_peer2peer(flags)
         plan = _plan(params, flags, "qemuDomainMigratePerform3Params")
         self._order(lambda machine: migration_client.to_uri(machine, uri, plan))
         return 0
@@ -242,6 +245,9 @@ def _require_peer2peer(flags: int) -> None:
 
 
 def _plan(params: Mapping[str, Any], flags: int, function: str) -> Plan:
+    disks = Flags.NON_SHARED_DISK | Flags.NON_SHARED_INC
+    if operator.index(flags) & disks == disks:
+        raise InvalidCall("Flags 'VIR_MIGRATE_NON_SHARED_DISK' and 'VIR_MIGRATE_NON_SHARED_INC' are mutually exclusive")
     checked = arguments.known(flags, MIGRATE, function)
     _check(params)
     uri = params.get(constants.VIR_MIGRATE_PARAM_URI)
