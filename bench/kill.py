@@ -206,8 +206,9 @@ class Watch:
 class Bench:
     """A directory with a suite, a cache and pytest's temporary files; the suite can be run and killed."""
 
-    def __init__(self, base: Path, *, hold: float = 1.0) -> None:
+    def __init__(self, base: Path, *, hold: float = 1.0, limit_s: float = LIMIT_S) -> None:
         self.base = base
+        self.limit_s = limit_s
         self.marker = os.fsencode(base)
         self.cache = base / "cache"
         self.hold = hold
@@ -280,7 +281,7 @@ class Bench:
             run.wait(outcome.delay_s)
         watch = self._strike(run, moment)
         struck = time.monotonic()
-        if watch.gone_by(struck + LIMIT_S):
+        if watch.gone_by(struck + self.limit_s):
             outcome.gone_after_s = time.monotonic() - struck if watch.seen else None
         else:
             outcome.left = watch.alive

@@ -125,12 +125,15 @@ class Session:
         if self.closed or self._ending:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
         self._ending = True
+        await to_its_end(self._end(drain=drain))
+
+    async def _end(self, *, drain: bool) -> None:
         if drain and self.callbacks and not await self._driver.events.drain(DRAIN_TIMEOUT_S):
             self._driver.root.log.warning("not all events were told within %g s of a close()", DRAIN_TIMEOUT_S)
         self.closed = True
         for number in self.callbacks:
             self._driver.events.deregister(number)
-        await to_its_end(self._give_back())
+        await self._give_back()
 
     async def _give_back(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -89,7 +89,7 @@ def _choose(words: Sequence[str], inside: Callable[[Root], Sequence[T]], there: 
     for taken, found in readings:
         if len(found) == 1:
             return found[0], list(words[taken:])
-    there_is = {one: [thing.name for thing in inside(one)] for one in ([root] if root else living)}
+    there_is = [(one, [thing.name for thing in inside(one)]) for one in ([root] if root else living)]
     raise CommandFailed(_which(words, there_is, there))
 
 
@@ -104,10 +104,10 @@ def _named(things: Sequence[T], word: str) -> list[T]:
     return exactly or [thing for thing in things if word and thing.name.startswith(word)]
 
 
-def _which(words: Sequence[str], there_is: Mapping[Root, Sequence[str]], there: str) -> str:
-    if not any(there_is.values()):
-        return f"no {there}{''.join(f' in {root.path}' for root in there_is)}"
-    lines = (f"  {root.number} {root.path}: {', '.join(names)}" for root, names in there_is.items())
+def _which(words: Sequence[str], there_is: Sequence[tuple[Root, Sequence[str]]], there: str) -> str:
+    if not any(names for _, names in there_is):
+        return f"no {there}{''.join(f' in {root.path}' for root, _ in there_is)}"
+    lines = (f"  {root.number} {root.path}: {', '.join(names)}" for root, names in there_is)
     meant = f"'{' '.join(words)}' names none, or several" if words else "say which"
     return "\n".join((f"{meant}; there is", *lines))
 

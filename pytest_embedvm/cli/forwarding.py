@@ -42,11 +42,11 @@ class Forwarding:
     async def __aenter__(self) -> Self:
         self._stack.callback(self._writer.close)
         self._stack.push_async_callback(self._link.close)
-        self._stack.enter_context(terminal.passing_keys(STDIN))
+        ours = self._stack.enter_context(terminal.passing_keys(STDIN))
         self.output = asyncio.ensure_future(self._show())
-        typing = asyncio.ensure_future(self._type())
         self._stack.callback(self.output.cancel)
-        self._stack.callback(typing.cancel)
+        if ours:  # a job in the background that reads its terminal is stopped
+            self._stack.callback(asyncio.ensure_future(self._type()).cancel)
         return self
 
     async def __aexit__(self, *error: object) -> None:

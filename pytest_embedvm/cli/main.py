@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_embedvm import __version__
-from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop
+from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop, xml
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.errors import EmbedError
 
@@ -34,12 +34,12 @@ class Command(Protocol):
 
 
 #: In the order of `embedvm --help`.
-COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, stop, purge, explain)
+COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, xml, stop, purge, explain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 when it failed, 2 when it was not understood."""
-    args = _parser().parse_args(argv)
+    args = _parse(_parser(), argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -52,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What ARGV says; words may go on after an option, which argparse leaves over: `embedvm qmp vm --hmp info name`."""
+    args, over = parser.parse_known_args(argv)
+    if over and ("words" not in args or any(word.startswith("-") for word in over)):
+        parser.error(f"unrecognized arguments: {' '.join(over)}")
+    if over:
+        args.words = [*args.words, *over]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -79,10 +79,15 @@ def _those(named: list[Path], known: dict[Path, Entry], older_than: float) -> It
 
 def _purge(path: Path) -> None:
     """:raise CommandFailed, EmbedError: when it is in use, or cannot be removed."""
-    from pytest_embedvm.driver.purge import purge
+    import asyncio
 
-    running = look(path).machines
-    if running:
-        names = ", ".join(machine.name for machine in running)
-        raise CommandFailed(f"{path} is left alone, VMs run in it: {names}; see `embedvm stop`")
+    from pytest_embedvm.driver.purge import purge
+    from pytest_embedvm.driver.reaper import reap
+
+    for orphan in asyncio.run(reap(path)):
+        print(f"ended domain '{orphan.name}' in {path}, whose owner was dead")
+    kept = look(path).machines
+    if kept:
+        names = ", ".join(machine.name for machine in kept)
+        raise CommandFailed(f"{path} is left alone, VMs run in it that were to outlive their owner: {names}")
     purge(path)

@@ -44,14 +44,16 @@ class Runner:
 
     def __init__(self, xml: str, root: Path | None, timeout: float | None, *, verbose: bool) -> None:
         """:param root: None: a private one.
-        :param timeout: seconds that all may take, the start included.
+        :param timeout: seconds that the domain may take, its start included.
         """
         self._xml = xml
         self._root = root
         self._timeout = timeout
         self._verbose = verbose
         self._signal: int | None = None
-        self._lifecycle: asyncio.Queue[Lifecycle] = asyncio.Queue()
+        #: Whether the domain's end is being cleaned up, which nothing interrupts.
+        self._leaving = False
+        self._lifecycle: asyncio.Queue[tuple[Machine, Lifecycle]] = asyncio.Queue()
 
     def run(self) -> int:
         """The exit status.
@@ -68,11 +70,7 @@ class Runner:
     async def _main(self) -> int:
         with self._signals():
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await self._life()
-            except TimeoutError:
-                say(f"destroyed: it did not end within {self._timeout:g} s")
-                return TIMED_OUT
+                return await self._life()
             except asyncio.CancelledError:
                 if self._signal is None:
                     raise
@@ -84,7 +82,7 @@ class Runner:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end(number: int) -> None:
-            if self._signal is None and task is not None:
+            if not (self._signal or self._leaving) and task is not None:
                 self._signal = number
                 self._tell(f"destroying the domain: {signal.Signals(number).name}")
                 task.cancel()
@@ -102,9 +100,16 @@ class Runner:
     async def _life(self) -> int:
         with self._place() as place:
             async with self._open(place) as (driver, client):
-                machine = await driver.create_xml(fill(self._xml, driver.root.path), START, client)
-                self._tell(f"domain '{machine.name}' runs: {machine.evidence().command_line}")
-                return await self._watch(machine)
+                try:
+                    async with asyncio.timeout(self._timeout) as limit:
+                        machine = await driver.create_xml(fill(self._xml, driver.root.path), START, client)
+                        self._tell(f"domain '{machine.name}' runs: {machine.evidence().command_line}")
+                        return await self._watch(machine)
+                except TimeoutError:
+                    if not limit.expired():
+                        raise
+                    say(f"destroyed: it did not end within {self._timeout:g} s")
+                    return TIMED_OUT
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[Path]:
@@ -127,13 +132,14 @@ class Runner:
             self._tell(f"opened {uri}")
             loop = asyncio.get_running_loop()
 
-            def hear(_machine: Machine, event: Event) -> None:
+            def hear(machine: Machine, event: Event) -> None:
                 if isinstance(event, Lifecycle):
-                    loop.call_soon_threadsafe(self._lifecycle.put_nowait, event)
+                    loop.call_soon_threadsafe(self._lifecycle.put_nowait, (machine, event))
 
             driver.events.register(DomainEventID.LIFECYCLE, None, hear)
             yield driver, client
         finally:
+            self._leaving = True
             await driver.close(client)
             if self._root is None:
                 driver.root.purge()
@@ -170,7 +176,9 @@ class Runner:
         """Wait for the event that is the end, and judge it."""
         by_guest = False
         while True:
-            event = await self._lifecycle.get()
+            whose, event = await self._lifecycle.get()
+            if whose is not machine:  # of the same root
+                continue
             if event.event is DomainEventType.SHUTDOWN:
                 by_guest = event.detail == DomainEventShutdownDetailType.GUEST
             elif event.event is DomainEventType.CRASHED and machine.action("on_crash") == "preserve":

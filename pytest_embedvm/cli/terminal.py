@@ -37,14 +37,14 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def passing_keys(descriptor: int) -> Iterator[None]:
+def passing_keys(descriptor: int) -> Iterator[bool]:
     """Have the terminal DESCRIPTOR pass each key on as it is typed, but those of SIGINT and SIGQUIT (Ctrl-C).
 
-    What is no terminal, or another job's, is left alone. It is restored when this context is left, so those signals
-    must not end the process.
+    What is no terminal, or another job's, is left alone; whether it is ours to read is what this gives. It is restored
+    when this context is left, so those signals must not end the process.
     """
     if not os.isatty(descriptor) or not _foreground(descriptor):
-        yield
+        yield not os.isatty(descriptor)
         return
     before = termios.tcgetattr(descriptor)
     tty.setraw(descriptor, termios.TCSANOW)
@@ -54,7 +54,7 @@ def passing_keys(descriptor: int) -> Iterator[None]:
     after[6][termios.VSUSP] = b"\0"  # Ctrl-Z is the guest's: a stopped runner would be of no use
     try:
         termios.tcsetattr(descriptor, termios.TCSANOW, after)
-        yield
+        yield True
     finally:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
 

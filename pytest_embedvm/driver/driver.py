@@ -82,8 +82,8 @@ class Driver:
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._loop is not asyncio.get_running_loop():  # its thread died, and every QEMU with it
-                driver._forget()
+            if driver._loop is not asyncio.get_running_loop():
+                driver._outlive_loop()
             elif driver._connections:
                 driver._join(wanted, options)
                 return driver
@@ -117,6 +117,13 @@ class Driver:
 
         What happened to them in the meantime is held for those who register now; see `EventHub.release`.
         """
+        try:
+            await self._take_up(root)
+        except BaseException:
+            await self.cleanup()
+            raise
+
+    async def _take_up(self, root: Root) -> None:
         self.ownership.admit()
         self.events.hold()
         for domain in persist.load(root):
@@ -170,7 +177,15 @@ class Driver:
         self.root.release()
         del _open[self.root.identity]
 
+    def _outlive_loop(self) -> None:
+        """The loop thread died, and with it every QEMU that is not to outlive it: hang up on those that are."""
+        for machine in self.registry:
+            if machine.running is not None:
+                machine.running.socket.close()
+        self._forget()
+
     def _free(self) -> None:
+        self.ownership.close()
         self._forget()
         self._opened.set()
         self._closed.set()

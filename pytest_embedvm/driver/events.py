@@ -249,7 +249,7 @@ class EventHub:
             held, self._held = self._held or [], None
             for machine, event in held:
                 self._queue(machine, event)
-        for machine in {machine for machine, _ in held}:
+        for machine, _ in held:
             if self.on_delivered is not None:  # what nobody wants is not pending any more
                 self.on_delivered(machine)
 
@@ -262,12 +262,12 @@ class EventHub:
                 self._queue(machine, event)
 
     def _queue(self, machine: Machine, event: Event) -> None:
-        if self._delivery is None:
-            return
-        number = next(self._numbers)
-        if any(entry.wants(machine, event) for entry in self._registrations.values()):
+        # Who registers later does not hear what was before.
+        wanted = [number for number, entry in self._registrations.items() if entry.wants(machine, event)]
+        if self._delivery is not None and wanted:
+            number = next(self._numbers)
             self._undelivered[number] = (machine, event)
-        self._delivery.queue.put(partial(self._deliver, number, machine, event))
+            self._delivery.queue.put(partial(self._deliver, number, wanted, machine, event))
 
     def undelivered(self, name: str) -> list[Event]:
         """What callbacks wait for and were not told yet, of the domain NAME."""
@@ -283,7 +283,8 @@ class EventHub:
                 return True
             self._delivery.queue.put(partial(_tell, loop, drained))
         try:
-            await asyncio.wait_for(drained.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await drained.wait()
         except TimeoutError:
             return False
         return True
@@ -309,22 +310,20 @@ class EventHub:
         if delivery is not None:
             _leave(delivery)
 
-    def _deliver(self, number: int, machine: Machine, event: Event) -> None:
+    def _deliver(self, number: int, wanted: list[int], machine: Machine, event: Event) -> None:
         with self._lock:
             if self._stopped:
                 return
             self._delivering = number
-        self._call(machine, event)
+        self._call(wanted, machine, event)
         with self._lock:
             self._delivering = -1
             waited = self._undelivered.pop(number, None) is not None and not self._stopped
         if waited and self.on_delivered is not None:
             self.on_delivered(machine)
 
-    def _call(self, machine: Machine, event: Event) -> None:
-        """Call the callbacks that are registered at this moment."""
-        with self._lock:
-            wanted = [number for number, entry in self._registrations.items() if entry.wants(machine, event)]
+    def _call(self, wanted: list[int], machine: Machine, event: Event) -> None:
+        """Call those of WANTED that are still registered."""
         for number in wanted:
             with self._lock:
                 entry = self._registrations.get(number)

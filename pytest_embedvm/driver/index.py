@@ -12,8 +12,9 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from pytest_embedvm.driver import version
 from pytest_embedvm.driver.layout import PLACES
@@ -35,10 +36,10 @@ class Entry:
     #: Who opened it last, and when, in seconds since the epoch.
     pid: int
     opened: float
-    #: Whether its last owner gave it back; False while it is open, and for ever when its owner was killed.
-    closed: bool = False
     #: Whether nobody wants it once its owner is gone: it was made for a test.
     disposable: bool = False
+    #: Whether its last owner gave it back; False while it is open, and for ever when its owner was killed.
+    closed: bool = False
 
     @property
     def holder(self) -> Holder | None:
@@ -63,33 +64,47 @@ def _directory() -> Path:
     return default_cache_dir() / "roots"
 
 
-def _file(root: Path) -> Path:
-    return _directory() / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+#: How the entry of a root ends that was given back. A name tells it, because a file that takes another's name is
+#: written to the disk at once by some file systems, and to rename one costs nothing.
+CLOSED: Final = ".closed.json"
+
+#: What `dispose` was told of, until it is opened.
+_disposable: Final[set[Path]] = set()
+
+
+def _file(root: Path, end: str = ".json") -> Path:
+    return _directory() / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}{end}"
+
+
+def dispose(root: Path) -> None:
+    """Say that nobody wants ROOT once its owner is gone; to be said before this process opens it."""
+    _disposable.add(root)
 
 
 def register(root: Path, record: version.Record) -> None:
     """Note that this process has ROOT open, whose own record is RECORD."""
-    known = _read(_file(root))
-    disposable = known is not None and known.id == record.id and known.disposable
-    _write(Entry(root, record.id, record.version, os.getpid(), time.time(), disposable=disposable))
+    before = _read(_file(root)) or _read(_file(root, CLOSED))
+    made_for_a_test = root in _disposable or (before is not None and before.id == record.id and before.disposable)
+    _disposable.discard(root)
+    entry = {"path": str(root), **asdict(record), "pid": os.getpid(), "opened": time.time()}
+    with contextlib.suppress(OSError):
+        make_private_directory(_directory())
+        content = json.dumps({**entry, "disposable": made_for_a_test})
+        write_atomically(_file(root), content.encode() + b"\n", sync=False)
+        _file(root, CLOSED).unlink(missing_ok=True)
 
 
 def close(root: Path) -> None:
     """Note that its owner gives ROOT back."""
-    if entry := _read(_file(root)):
-        _write(replace(entry, closed=True))
-
-
-def dispose(root: Path) -> None:
-    """Note that nobody wants ROOT, which this process has open, once its owner is gone."""
-    if entry := _read(_file(root)):
-        _write(replace(entry, disposable=True))
+    with contextlib.suppress(OSError):
+        _file(root).rename(_file(root, CLOSED))
 
 
 def forget(root: Path) -> None:
     """ROOT is purged."""
-    with contextlib.suppress(OSError):
-        _file(root).unlink(missing_ok=True)
+    for end in (".json", CLOSED):
+        with contextlib.suppress(OSError):
+            _file(root, end).unlink(missing_ok=True)
 
 
 def roots(older_than: float = 0.0) -> list[Entry]:
@@ -100,8 +115,10 @@ def roots(older_than: float = 0.0) -> list[Entry]:
     latest = time.time() - older_than
     files = [file for file in _directory().glob("*.json") if _written(file) <= latest]
     known = [(file, entry) for file in files if (entry := _read(file))]
-    found = [entry for file, entry in known if _is_there(file, entry)]
-    return sorted(found, key=lambda entry: entry.opened, reverse=True)
+    # Killed just when it was opened, a root has two entries; the one that is not closed counts.
+    known.sort(key=lambda pair: (pair[1].closed, -pair[1].opened))
+    found = {entry.path: entry for file, entry in reversed(known) if _is_there(file, entry)}
+    return sorted(found.values(), key=lambda entry: entry.opened, reverse=True)
 
 
 def _written(file: Path) -> float:
@@ -128,7 +145,7 @@ def _is_there(file: Path, entry: Entry) -> bool:
 def _read(file: Path) -> Entry | None:
     """The entry in FILE; one that is damaged is set aside and reported."""
     try:
-        return _entry(json.loads(file.read_bytes()))
+        return _entry(json.loads(file.read_bytes()), closed=file.name.endswith(CLOSED))
     except OSError:
         return None
     except (ValueError, RecursionError) as error:
@@ -136,18 +153,11 @@ def _read(file: Path) -> Entry | None:
         return None
 
 
-def _entry(content: object) -> Entry:
+def _entry(content: object, *, closed: bool) -> Entry:
     match content:
         case {
             "path": str(path), "id": str(identity), "version": str(release), "pid": int(pid),
-            "opened": float(opened), "closed": bool(closed), "disposable": bool(disposable),
+            "opened": float(opened), "disposable": bool(disposable),
         }:  # fmt: skip
-            return Entry(Path(path), identity, release, pid, opened, closed, disposable)
+            return Entry(Path(path), identity, release, pid, opened, disposable, closed)
     raise ValueError("it is no entry of a root")
-
-
-def _write(entry: Entry) -> None:
-    with contextlib.suppress(OSError):
-        make_private_directory(_directory())
-        content = json.dumps({**asdict(entry), "path": str(entry.path)})
-        write_atomically(_file(entry.path), content.encode() + b"\n", sync=False)

@@ -47,6 +47,9 @@ CACHE_LINK: Final = "cache/qemu"
 #: What only the driver writes, and a purge removes; the lock's directory is emptied last but for the record's.
 OURS: Final[tuple[Place, ...]] = ("config", "log", "swtpm-log", "swtpm-run", "swtpm-state", "run", "state")
 
+#: Where files are written that are whole or not there, and one level below.
+WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "run", "state")
+
 # libvirt: virQEMUDriverConfigNew, for a privileged driver
 _SYSTEM: Final = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 #: Below the system's directories, what is not libvirt's own state but its users'.

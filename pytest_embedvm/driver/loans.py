@@ -34,6 +34,10 @@ class _Loan:
     machines: list[str] = field(default_factory=list)
 
 
+#: Those of this process that have lent something: a file may be lent by two roots.
+_open: Final[set[Loans]] = set()
+
+
 class Loans:
     """Of one root."""
 
@@ -44,8 +48,8 @@ class Loans:
         self._loans: dict[_File, _Loan] = {}
 
     def __contains__(self, status: os.stat_result) -> bool:
-        """Whether the file with this STATUS is lent."""
-        return (status.st_dev, status.st_ino) in self._loans
+        """Whether the file with this STATUS is lent, by this root or another of the process."""
+        return _lent((status.st_dev, status.st_ino)) is not None
 
     def lend(self, path: Path, borrower: Identity, machine: str, stack: contextlib.AsyncExitStack) -> None:
         """Make the file at PATH the BORROWER's, until STACK of MACHINE is unwound and no other machine uses it.
@@ -54,7 +58,9 @@ class Loans:
         """
         status = path.stat()
         key = status.st_dev, status.st_ino
-        loan = self._loans.setdefault(key, _Loan(str(path), *key, status.st_uid, status.st_gid))
+        already = _lent(key)
+        user, group = (already.user, already.group) if already else (status.st_uid, status.st_gid)
+        loan = self._loans.setdefault(key, _Loan(str(path), *key, user, group))
         loan.machines.append(machine)
         stack.callback(self._give_back, key, machine)
         self._save()
@@ -81,6 +87,7 @@ class Loans:
             self._root.log.error("record %s cannot be read: %s; it is kept as %s", self._record, error, aside)  # noqa: TRY400
             return
         self._loans = {(loan.device, loan.inode): loan for loan in entries}
+        _open.add(self)
         for key, loan in tuple(self._loans.items()):
             for machine in [name for name in loan.machines if name not in alive]:
                 self._give_back(key, machine)
@@ -91,22 +98,34 @@ class Loans:
             for _ in range(loan.machines.count(machine)):
                 stack.callback(self._give_back, key, machine)
 
+    def close(self) -> None:
+        """The root is closed; what it has still lent is for whoever opens it next."""
+        _open.discard(self)
+
     def _give_back(self, key: _File, machine: str) -> None:
         loan = self._loans[key]
         loan.machines.remove(machine)
         if not loan.machines:
-            with contextlib.suppress(OSError):  # it is gone
-                status = Path(loan.path).stat()
-                if (status.st_dev, status.st_ino) == key:  # else somebody else's file is there now
-                    os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
             del self._loans[key]
+            if _lent(key) is None:
+                self._return(loan)
         self._save()
+
+    def _return(self, loan: _Loan) -> None:
+        with contextlib.suppress(OSError):  # it is gone
+            status = Path(loan.path).stat()
+            if (status.st_dev, status.st_ino) == (loan.device, loan.inode):  # else somebody else's file is there now
+                os.chown(loan.path, *((loan.user, loan.group) if self._remember else (0, 0)))
 
     @property
     def _record(self) -> Path:
         return self._root.place("run") / RECORD
 
     def _save(self) -> None:
+        if self._loans:
+            _open.add(self)
+        else:
+            _open.discard(self)
         try:
             if self._loans:
                 write_atomically(self._record, json.dumps([asdict(loan) for loan in self._loans.values()]).encode())
@@ -114,3 +133,8 @@ class Loans:
                 self._record.unlink(missing_ok=True)
         except OSError as error:
             raise SystemFailure(f"Failed to create file '{self._record}': {error.strerror}") from error
+
+
+def _lent(file: _File) -> _Loan | None:
+    """The loan of FILE, by whichever root of this process."""
+    return next((loan for loans in _open if (loan := loans._loans.get(file))), None)

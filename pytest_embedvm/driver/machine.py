@@ -131,10 +131,7 @@ class Machine:
 
     @property
     def state(self) -> tuple[DomainState, int]:
-        """The state and its reason.
-
-        :raise NoDomain: when it is gone.
-        """
+        """The state and its reason, of one that is not gone."""
         self._require_there()
         return self.status.state, self.status.reason
 
@@ -192,10 +189,8 @@ class Machine:
         :param arriving: what is different because the guest comes from elsewhere.
         """
         try:
-            options = client.options if client else Options()
             live = live or await self._driver.complete(self.definition)
-            kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
-            await self._start(live, flags, wait=wait, door=options.debug, kept=kept, arriving=arriving)
+            await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -208,16 +203,17 @@ class Machine:
             self.owner = client or self._driver
 
     async def _start(
-        self, live: Completed, flags: int, *, wait: bool, door: bool, kept: bool, arriving: Arriving | None
+        self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
     ) -> None:
         media.check(live)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        planned = launch(live, self._driver.host)
-        planned = arriving.adapt(planned) if arriving else planned
+        launched = launch(live, self._driver.host)
+        planned = arriving.adapt(launched) if arriving else launched
+        kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        await start(self, planned, recording, self._driver.ownership, paused=wait, door=door)
+        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
@@ -330,11 +326,7 @@ class Machine:
             return await (passthrough.hmp if hmp else passthrough.qmp)(running.monitor, text)
 
     async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
-        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
-
-        :raise AgentCommandError: when the agent refuses it.
-        :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
-        """
+        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words."""
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
@@ -348,7 +340,6 @@ class Machine:
             return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
-        """What is known of the last run, running or not."""
         return collect(self._last, self.root.log_path(self.name))
 
     # Events

@@ -63,6 +63,10 @@ class Ownership:
         """MACHINE is alive and was found at open, after `recover()`: what it was lent is taken back with STACK."""
         self._loans.adopt(machine, stack)
 
+    def close(self) -> None:
+        """The root is closed."""
+        self._loans.close()
+
     def lend(self, launch: Launch, live: Domain, home: Path, stack: contextlib.AsyncExitStack) -> None:
         """Give what LIVE needs to QEMU's user, until STACK is unwound: what it may not open as it is, and no more.
 

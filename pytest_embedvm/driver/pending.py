@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from enum import IntEnum
-from typing import Any, Final, get_type_hints
+from types import NoneType
+from typing import Any, Final, get_args, get_type_hints
 
 from pytest_embedvm.constants import (
     DomainEventCrashedDetailType,
@@ -60,8 +61,11 @@ def read(pending: Pending) -> Event:
     if kind is None:
         raise ValueError(f"there is no event '{pending.kind}'")
     hints = get_type_hints(kind)
+    names = [
+        f.name for f in dataclasses.fields(kind) if f.name in pending.fields or NoneType in get_args(hints[f.name])
+    ]
     try:
-        event = kind(**{f.name: _value(hints[f.name], pending.fields.get(f.name)) for f in dataclasses.fields(kind)})
+        event = kind(**{name: _value(hints[name], pending.fields.get(name)) for name in names})
     except TypeError as error:
         raise ValueError(f"event '{pending.kind}' lacks something: {error}") from None
     if isinstance(event, Lifecycle):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_embedvm.driver import status
+from pytest_embedvm.driver import index, status
 from pytest_embedvm.driver.record import Record
 from pytest_embedvm.driver.root import Root
-from pytest_embedvm.errors import InternalError
-from pytest_embedvm.logs import Log
+from pytest_embedvm.errors import EmbedError, InternalError
 from pytest_embedvm.qemu.identity import Identity
 from pytest_embedvm.qemu.process import Process
 
@@ -51,25 +50,36 @@ async def _end(identity: Identity, name: str) -> bool:
 
 
 async def reap(path: Path) -> list[Record]:
-    """End the orphans in the root at PATH, if its owner is dead; those that were still running."""
+    """End the orphans in the root at PATH, whose owner must be dead, and return those that were still running.
+
+    :raise ConfigUnsupported: when a newer version wrote the root.
+    :raise SystemFailure: when somebody has it open.
+    """
     root = Root(path)
-    root.acquire()
-    try:
-        return [record for record in await _reap(root, status.machines_of(path), root.log) if record]
-    finally:
-        root.release()
+    with root.locked():
+        orphans = [record for record in status.machines_of(root.path) if is_orphan(record)]
+        ended = await asyncio.gather(*(_reap(root, record) for record in orphans))
+    return [record for record, was_running in zip(orphans, ended, strict=True) if was_running]
 
 
-async def _reap(root: Root, records: Iterable[Record], log: Log) -> list[Record | None]:
-    return await asyncio.gather(*(_reap_one(root, record, log) for record in records if is_orphan(record)))
-
-
-async def _reap_one(root: Root, record: Record, log: Log) -> Record | None:
-    """RECORD, if its QEMU was ended here."""
+async def _reap(root: Root, record: Record) -> bool:
+    log = root.log.about(record.name)
     try:
         ended = await end(root, record)
     except InternalError as error:
-        log.about(record.name).error("an orphan stays: %s", error)
-        return None
-    status.path_of(root, record.name).unlink(missing_ok=True)
-    return record if ended else None
+        log.error("an orphan stays: %s", error)  # noqa: TRY400
+        return False
+    root.status_path(record.name).unlink(missing_ok=True)
+    if ended:
+        log.info("it was an orphan: its owner is dead, and it was not to outlive it")
+    return ended
+
+
+async def reap_dead() -> list[Record]:
+    """End the orphans in every root of this user whose owner was killed, and return them. Never fails."""
+    ended = []
+    for entry in index.roots():
+        if entry.dead:
+            with contextlib.suppress(EmbedError, OSError):  # it is being opened, or purged, or is a newer version's
+                ended += await reap(entry.path)
+    return ended

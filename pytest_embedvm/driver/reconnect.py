@@ -7,7 +7,6 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from logging import ERROR, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +88,7 @@ def _records(driver: Driver, paths: Iterable[Path]) -> Iterator[Record]:
     for path in paths:
         try:
             record = status.read(path)
-            if path != status.path_of(driver.root, record.name):
+            if path != driver.root.status_path(record.name):
                 raise SystemFailure(f"it is the status of another domain, '{record.name}'")
         except (EmbedError, OSError) as error:
             _set_aside(driver, path, error)
@@ -114,7 +113,7 @@ async def _take_up(driver: Driver, record: Record) -> None:
         machine = _machine(driver, record)
     except EmbedError as error:
         await reaper.end(driver.root, record)
-        _set_aside(driver, status.path_of(driver.root, record.name), error)
+        _set_aside(driver, driver.root.status_path(record.name), error)
         return
     _tell_pending(machine, record)
     if record.process is None:  # it had ended before, and that was not told
@@ -125,8 +124,9 @@ async def _take_up(driver: Driver, record: Record) -> None:
         try:
             await _adopt(driver, machine, record)
         except (EmbedError, OSError) as error:
-            level = INFO if isinstance(error, ProcessLookupError) else ERROR
-            driver.root.log.about(record.name).log(level, "QEMU %d is lost: %s", record.process.pid, error)
+            log = driver.root.log.about(record.name)
+            tell = log.info if isinstance(error, ProcessLookupError) else log.error
+            tell("QEMU %d is lost: %s", record.process.pid, error)
             await _bury(driver, machine, record, _LAST_SEEN.get(record.status.state, state.LOST))
 
 

@@ -37,7 +37,7 @@ class Recordings:
         earlier = self._of.get(machine.name)
         if earlier:
             earlier.close()
-        self._of[machine.name] = Recording(machine, status.path_of(self._root, machine.name), self._events, kept=kept)
+        self._of[machine.name] = Recording(machine, self._root.status_path(machine.name), self._events, kept=kept)
         return self._of[machine.name]
 
     def end(self, name: str) -> None:

@@ -7,15 +7,16 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from pytest_embedvm.driver import index, logs, version
-from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, Place, require_free
+from pytest_embedvm.driver import index, logs, status, version
+from pytest_embedvm.driver.layout import CACHE_LINK, FROM_THE_START, OURS, PLACES, WRITTEN, Place, require_free
 from pytest_embedvm.driver.lock import Lock
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.files import HALF, PRIVATE_DIRECTORY, make_private_directory
 from pytest_embedvm.logs import Log
 from pytest_embedvm.qemu.cache import default_cache_dir
 
@@ -118,6 +119,10 @@ class Root:
         """Where the process id of running domain NAME is."""
         return self.place("run") / f"{file_name(name)}.pid"
 
+    def status_path(self, name: str) -> Path:
+        """Where it is on record that domain NAME runs."""
+        return self.place("run") / f"{file_name(name)}.xml"
+
     def runtime_directory(self, domain_id: int, name: str) -> Path:
         """The directory of a running domain, gone when it stops."""
         # libvirt: qemuDomainSetPrivatePaths, virDomainDefGetShortName: "domain-ID-NAME", the name cut at 20
@@ -134,6 +139,7 @@ class Root:
         try:
             for place in FROM_THE_START:
                 self.place(place)
+            self._sweep()
             self._link_cache()
             record = version.record(self.path)
         except BaseException:
@@ -146,6 +152,14 @@ class Root:
         if not self._lock.held:
             self.place("run")
             self._lock.acquire()
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing: its file has not yet taken its name."""
+        for place in WRITTEN:
+            directory = self.path.joinpath(*PLACES[place])
+            for half in (*directory.glob(f"{HALF}*"), *directory.glob(f"*/{HALF}*")):
+                with contextlib.suppress(OSError):
+                    half.unlink()
 
     def _link_cache(self) -> None:
         """Let the root's cache be the one that all roots share; one that libvirt made there stays."""
@@ -161,6 +175,19 @@ class Root:
             index.close(self.path)
             self._lock.release()
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock while the block runs, without becoming the root's owner.
+
+        :raise ConfigUnsupported, SystemFailure: as `acquire()` does.
+        """
+        version.check(self.path)
+        self._take()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def forget(self) -> None:
         """In a forked child: drop the copy of the lock, which stays the parent's."""
         self._lock.forget()
@@ -169,28 +196,33 @@ class Root:
         """Remove what the driver made, and the root itself if nothing else is in it.
 
         :raise ConfigUnsupported: when a newer version wrote it.
-        :raise SystemFailure: when the root is open, here or in another process.
+        :raise SystemFailure: when the root is open, here or in another process, or a machine runs in it that is kept.
         """
         if self._lock.held:
             raise SystemFailure(f"cannot purge '{self.path}': it is open in this process")
         if not self.path.exists():
             index.forget(self.path)
             return
-        version.check(self.path)
-        self._take()
-        try:
+        with self.locked():
+            self._require_empty()
             for place in OURS:
                 self._clear(PLACES[place])
             link = self.path / CACHE_LINK
             if link.is_symlink() and not link.parent.is_symlink():
                 link.unlink()
-        finally:
-            self._lock.release()
         index.forget(self.path)
         made = sorted({(), *(parts[:n] for parts in PLACES.values() for n in range(1, len(parts) + 1))}, key=len)
         for parts in reversed(made):
             with contextlib.suppress(OSError):  # not empty: what is in it is not ours
                 self.path.joinpath(*parts).rmdir()
+
+    def _require_empty(self) -> None:
+        for record in status.machines_of(self.path):
+            if record.kept and record.process:
+                raise SystemFailure(
+                    f"cannot purge '{self.path}': domain '{record.name}' still runs in it, kept as process "
+                    f"{record.process.pid}; open the root and destroy it"
+                )
 
     def _clear(self, parts: tuple[str, ...]) -> None:
         """Empty the directory PARTS, but for the lock; a symbolic link on the way is not followed."""

@@ -9,15 +9,10 @@ import contextlib
 from pathlib import Path
 
 from pytest_embedvm.driver import status_xml
+from pytest_embedvm.driver.layout import PLACES
 from pytest_embedvm.driver.record import Record
-from pytest_embedvm.driver.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import write_atomically
-
-
-def path_of(root: Root, name: str) -> Path:
-    """Where the status of domain NAME is."""
-    return root.directory("run", "qemu") / f"{file_name(name)}.xml"
 
 
 def write(path: Path, record: Record) -> None:
@@ -46,7 +41,7 @@ def machines_of(root: Path) -> list[Record]:
     What ends meanwhile, and what cannot be read, is left out.
     """
     found = []
-    for path in sorted(root.glob("run/qemu/*.xml")):
+    for path in sorted(root.joinpath(*PLACES["run"]).glob("*.xml")):
         with contextlib.suppress(OSError, EmbedError):
             record = read(path)
             if record.alive:

@@ -85,6 +85,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from pytest_embedvm.plugin import dead_roots
         from pytest_embedvm.qemu.cache import default_cache_dir
 
+        dead_roots.reap(default_cache_dir())
         dead_roots.purge(default_cache_dir())
     if settings.enabled and (settings.require_kvm or settings.accel == "kvm"):
         from pytest_embedvm.plugin import machine

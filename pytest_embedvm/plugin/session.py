@@ -92,10 +92,10 @@ class Machines:
             self._roots[root] = True
         path = Path(os.path.realpath(root))
         self._roots.setdefault(path, path == self._folder / ROOT)
-        connection = libvirt.open(make_uri(path))
-        self._connections.append(connection)
         if self._roots[path]:
             index.dispose(path)
+        connection = libvirt.open(make_uri(path))
+        self._connections.append(connection)
         return connection
 
     def domain_xml(self, wanted: DomainArguments, name: str = "vm") -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.api import _object
 from pytest_embedvm.api._object import Session
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.loop import LoopThread, loop_thread
@@ -64,7 +65,10 @@ class Slow:
 # Callbacks
 
 
-def test_close_does_not_wait_for_a_callback_and_no_other_follows(drivers: list[FakeDriver]) -> None:
+def test_close_waits_no_longer_than_that_for_a_callback_and_no_other_follows(
+    drivers: list[FakeDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_object, "DRAIN_TIMEOUT_S", 0.01)
     slow, late, conn = Slow(), Calls(), libvirt.open(URI)
     for callback in (slow, late):
         conn.domainEventRegisterAny(None, LIFECYCLE, callback, None)

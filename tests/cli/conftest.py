@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -99,17 +98,28 @@ class Terminal:
         os.write(self.descriptor, text.encode())
 
     def end(self) -> int:
-        """Wait for its end; the exit status."""
+        """Wait for its end, reading on as a terminal does; the exit status."""
+        pidfd = os.pidfd_open(self.process.pid)
         try:
-            return self.process.wait(DEADLINE_S)
-        finally:
-            self.process.kill()
-            self.process.wait()
+            while pidfd not in (ready := select.select([self.descriptor, pidfd], [], [], DEADLINE_S)[0]):
+                assert ready, f"it goes on: {self.said[-2000:]!r}"
+                self.said += os.read(self.descriptor, 65536)
             while select.select([self.descriptor], [], [], 0)[0]:
                 self.said += os.read(self.descriptor, 65536)
+            return self.process.wait()
+        finally:
+            os.close(pidfd)
+            self.close()
+
+    def close(self) -> None:
+        """End it, if it has not, and give the terminal back."""
+        if self._other >= 0:
+            self.process.kill()
+            self.process.wait()
             self.attributes_afterwards = self.attributes
             os.close(self.descriptor)
             os.close(self._other)
+            self._other = -1
 
 
 @pytest.fixture
@@ -123,6 +133,4 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
     yield run
     for one in made:
-        if one.process.poll() is None:
-            one.process.send_signal(signal.SIGKILL)
-            one.process.wait()
+        one.close()

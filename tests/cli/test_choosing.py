@@ -9,11 +9,23 @@ import pytest
 from pytest_embedvm.cli import choosing
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.machines import Machine, Root
+from pytest_embedvm.qemu.identity import Identity
 
 
 def made(number: int, path: str, **ids: int) -> Root:
     machines = [
-        Machine(root=Path(path), name=name, id=domain_id, pid=0, start_time=0, state="running")
+        Machine(
+            root=Path(path),
+            name=name,
+            id=domain_id,
+            process=Identity(0, 0, ""),
+            state="running",
+            reason="booted",
+            started=0.0,
+            kept=False,
+            xml="<domain/>",
+            console_logs={},
+        )
         for name, domain_id in ids.items()
     ]
     return Root(number=number, path=Path(path), label=f"r-{number}", holder=None, machines=tuple(machines))

@@ -104,7 +104,7 @@ def test_a_socket_can_only_be_looked_at(
 ) -> None:
     boot(devices=f"<serial type='unix'><source mode='bind' path='{tmp_path}/com1'/></serial>")
     assert main(["console", str(root)]) == 1
-    assert "serial0 is a socket, which one can hold at a time: --read-only" in capsys.readouterr().err
+    assert "serial0 is no pty but a unix: --read-only shows what it says" in capsys.readouterr().err
     seen = terminal("console", "--read-only", root)
     seen.until("K")
     seen.type("\x03")

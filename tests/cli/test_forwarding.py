@@ -34,7 +34,7 @@ class FakeLink:
 def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The reading end of what is the standard output here; the standard input is at its end."""
     reading, writing = os.pipe()
-    with open(reading, "rb"), open(writing, "wb"), open(os.devnull, "rb") as nothing:
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb"), Path(os.devnull).open("rb") as nothing:
         monkeypatch.setattr(forwarding, "STDOUT", writing)
         monkeypatch.setattr(forwarding, "STDIN", nothing.fileno())
         yield reading

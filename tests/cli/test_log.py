@@ -50,11 +50,30 @@ def test_growth_is_read_whole_and_once(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"0123456789")
     with Growth(file) as growth, file.open("ab", buffering=0) as end:
-        growth.skip(4)
+        growth.skip(4)  # no line begins in these
         assert b"".join(growth.read()) == b"6789"
         assert b"".join(growth.read()) == b""
         end.write(b"x" * 200_000)
         assert b"".join(growth.read()) == b"x" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"ab\ncd\n", b"cd\n"),
+        (b"abc\ncd\n", b"cd\n"),
+        (b"abcd\nd\n", b"d\n"),
+        (b"abcdef", b"def"),
+        (b"ab", b"ab"),
+        (b"", b""),
+    ],
+)
+def test_the_end_of_a_file_begins_with_a_line(tmp_path: Path, content: bytes, kept: bytes) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with Growth(file) as growth:
+        growth.skip(3)
+        assert b"".join(growth.read()) == kept
 
 
 def test_what_was_written_last_is_read_though_the_process_has_ended(tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ def test_without_a_command_it_says_how_it_is_used(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("usage: embedvm ")
 
 
+@pytest.mark.parametrize("words", [["ps", "everything"], ["qmp", "a", "--no-such-option"], ["nonsense"]])
+def test_what_it_does_not_understand_it_does_not_do(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "embedvm" in capsys.readouterr().err
+
+
 def test_each_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         name = command.__name__.rpartition(".")[2]

@@ -25,7 +25,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.embed import make_uri
 
 connection = libvirt.open(make_uri(sys.argv[1]))
-domain = connection.createXML('''<domain type='qemu'><name>other 1</name><memory unit='MiB'>16</memory>
+domain = connection.createXML('''<domain type='qemu'><name>other %</name><memory unit='MiB'>16</memory>
   <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>''', libvirt.VIR_DOMAIN_START_PAUSED)
 print("up", flush=True)
 sys.stdin.read()
@@ -57,15 +57,13 @@ def test_another_processs_root_is_listed_with_its_machine(
     assert said["pid"] == other.pid
     assert said["command"].startswith(sys.executable)
     (domain,) = said["domains"]
-    assert (domain["id"], domain["name"], domain["pid"]) == (1, "other 1", pid_of(root, "other 1"))
+    assert (domain["id"], domain["name"], domain["pid"]) == (1, "other %", pid_of(root, "other %25"))
+    assert (domain["state"], domain["reason"], domain["kept"]) == ("paused", "user", False)
     assert 0 <= domain["age_s"] < DEADLINE_S * 10
     assert main(["ps"]) == 0
     text = capsys.readouterr().out
-    assert re.search(
-        rf"^\d+  {root}  \[{said['label']}\]\n   open in process {other.pid}: .*\n   1  other 1  \w+.*  pid \d+  \d+ ",
-        text,
-        re.MULTILINE,
-    )
+    head = rf"^\d+  {root}  \[{said['label']}\]\n   open in process {other.pid}: .*\n"
+    assert re.search(head + r"   1  other %  paused \(user\)  pid \d+  \d+ ", text, re.MULTILINE)
 
 
 def test_a_root_lives_as_long_as_it_is_open(

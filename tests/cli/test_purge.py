@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.cli.main import main
 from pytest_embedvm.driver import index
+from pytest_embedvm.embed import make_uri
 from tests.cli.conftest import Boot
+
+TINY = """<domain type='qemu'><name>tiny</name><memory unit='MiB'>16</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
 
 #: Opens the root that it is told, and dies without a word; "test" makes it one that was made for a test.
 KILLED = """
@@ -70,15 +75,31 @@ def test_an_age_spares_what_is_younger(tmp_path: Path, capsys: pytest.CaptureFix
     assert not dead.exists()
 
 
-def test_a_root_in_use_is_left_alone(
-    boot: Boot, root: Path, connection: libvirt.virConnect, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["purge", str(root)]) == 1
-    assert "Failed to acquire pid file" in capsys.readouterr().err
+def test_a_root_in_use_is_left_alone(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     domain = boot()
     assert main(["purge", str(root)]) == 1
-    assert f"{root} is left alone, VMs run in it: a" in capsys.readouterr().err
+    assert "Failed to acquire pid file" in capsys.readouterr().err
     assert domain.isActive()
+
+
+def test_a_machine_that_was_to_outlive_its_owner_keeps_its_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "kept"
+    connection = libvirt.open(make_uri(root), keep_running=True)
+    connection.createXML(TINY, 0)
+    connection.close()
+    try:
+        assert main(["purge", str(root)]) == 1
+        assert "VMs run in it that were to outlive their owner: tiny" in capsys.readouterr().err
+        assert main(["ps"]) == 0
+        said = capsys.readouterr().out
+        assert "nobody has it open" in said
+        assert re.search(r"^   1  tiny  running \(booted\)  pid \d+  .*  kept$", said, re.MULTILINE)
+    finally:
+        assert main(["stop", str(root)]) == 0
+    assert main(["purge", str(root)]) == 0
+    assert not root.exists()
 
 
 def test_what_is_no_root_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,8 +60,9 @@ def test_one_command(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_human_monitor(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     boot()
-    assert main(["qmp", "--hmp", str(root), "a", "info", "name"]) == 0
-    assert capsys.readouterr().out == "a\n"
+    for words in (["--hmp", str(root), "a", "info", "name"], [str(root), "a", "--hmp", "info", "name"]):
+        assert main(["qmp", *words]) == 0
+        assert capsys.readouterr().out == "a\n"
 
 
 def test_a_script_goes_on_after_an_error_and_shows_events(

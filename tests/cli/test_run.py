@@ -325,6 +325,24 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == f"embedvm run: cannot read {tmp_path}/no.xml: No such file or directory\n"
 
 
+def test_in_the_background_it_leaves_the_terminal_alone(
+    xml: Callable[..., Path], home: Path, environment: dict[str, str]
+) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb+", buffering=0), os.fdopen(theirs, "rb+", buffering=0) as slave:
+        before = termios.tcgetattr(slave)
+        shell = 'set -m; "$@" & wait $!'  # a job of its own; it would be stopped if it read
+        command = [sys.executable, "-m", "pytest_embedvm", "run", str(xml())]
+        argv = ["setsid", "-c", "sh", "-c", shell, "sh", *command]
+        with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=environment) as process:
+            until(ours, b"K")
+            assert termios.tcgetattr(slave) == before
+            runner = int(next(home.glob("*/run/qemu/driver.pid")).read_text())
+            os.kill(runner, signal.SIGTERM)
+            assert process.wait(DEADLINE_S) == 143
+    assert list(home.iterdir()) == []
+
+
 def test_a_terminal_passes_the_keys_and_ctrl_c_ends_it(
     xml: Callable[..., Path], home: Path, environment: dict[str, str]
 ) -> None:

@@ -16,7 +16,9 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.machines import Machine, look
 from pytest_embedvm.cli.main import main
+from pytest_embedvm.driver.status import machines_of
 from pytest_embedvm.embed import make_uri
+from pytest_embedvm.qemu.identity import Identity
 from tests.cli.conftest import DEADLINE_S, Boot, pid_of
 
 STOPPED = libvirt.VIR_DOMAIN_EVENT_STOPPED
@@ -77,8 +79,9 @@ def test_a_process_that_has_the_number_now_is_left_alone(boot: Boot, root: Path)
     (machine,) = look(root).machines
     with subprocess.Popen(["sleep", "60"]) as other:
         strangers: tuple[Machine, ...] = (
-            dataclasses.replace(machine, pid=other.pid),
-            dataclasses.replace(machine, start_time=machine.start_time + 1),
+            dataclasses.replace(machine, process=dataclasses.replace(machine.process, pid=other.pid)),
+            dataclasses.replace(machine, process=Identity.of(other.pid)),
+            dataclasses.replace(machine, process=dataclasses.replace(machine.process, start_ticks=1)),
             dataclasses.replace(machine, root=root.parent),
         )
         for stranger in strangers:
@@ -89,18 +92,22 @@ def test_a_process_that_has_the_number_now_is_left_alone(boot: Boot, root: Path)
     os.close(machine.pidfd())
 
 
-def test_a_pid_file_that_names_another_process_makes_it_no_machine(
-    root: Path, connection: libvirt.virConnect, capsys: pytest.CaptureFixture[str]
+def test_a_record_that_names_another_process_makes_it_no_machine(
+    boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not even a VM, if it is another root's."""
+    boot()
+    record = root / "run/qemu/a.xml"
+    ours = Identity.of(pid_of(root))
     with subprocess.Popen(["sleep", "60"], env={"HOME": f"{root}x/lib/qemu/domain-1-a"}) as other:
-        (root / "run/qemu/a.pid").write_text(f"{other.pid}\n")
-        assert look(root).machines == ()
+        theirs = Identity.of(other.pid)
+        text = record.read_text().replace(str(ours.pid), str(theirs.pid))
+        record.write_text(text.replace(str(ours.start_ticks), str(theirs.start_ticks)))
+        assert [found.process for found in machines_of(root)] == [theirs]
         assert main(["stop", str(root), "a"]) == 1
-        assert "no VM runs in" in capsys.readouterr().err
+        assert f"no VM runs in {root}" in capsys.readouterr().err
         assert other.poll() is None
         other.kill()
-    (root / "run/qemu/a.pid").unlink()
 
 
 def test_another_domain_runs_on(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,9 +27,9 @@ from pathlib import Path
 from pytest_embedvm.driver import index
 from pytest_embedvm.driver.root import Root
 root = Root(Path(sys.argv[1]))
-root.acquire()
 if "disposable" in sys.argv:
     index.dispose(root.path)
+root.acquire()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -121,11 +121,11 @@ def test_a_damaged_entry_is_set_aside_and_reported(
         root = Root(tmp_path / name)
         root.acquire()
         root.release()
-    index._file(tmp_path / "a").write_text(damaged)
+    index._file(tmp_path / "a", index.CLOSED).write_text(damaged)
     with caplog.at_level(logging.WARNING):
         assert paths() == [tmp_path / "b"]
         assert paths() == [tmp_path / "b"]
-    aside = index._file(tmp_path / "a").with_suffix(".json.unreadable")
+    aside = index._file(tmp_path / "a", ".closed.json.unreadable")
     assert aside.read_text() == damaged
     assert [str(aside) in record.getMessage() for record in caplog.records] == [True]
 
@@ -144,8 +144,8 @@ def test_a_root_of_a_killed_process_is_purged_after_a_day(dead: Callable[..., Pa
 def test_what_was_given_back_or_is_open_is_spared(tmp_path: Path) -> None:
     given, taken = Root(tmp_path / "given"), Root(tmp_path / "taken")
     for root in (given, taken):
-        root.acquire()
         index.dispose(root.path)
+        root.acquire()
     given.release()
     assert purge_dead(0) == []
     taken.release()
@@ -162,16 +162,26 @@ def test_what_a_user_named_is_spared(dead: Callable[..., Path]) -> None:
 
 def test_that_it_is_a_tests_is_forgotten_with_it(tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    for expected in (False, True):
+    index.dispose(root.path)
+    for _ in range(2):
         root.acquire()
-        assert [entry.disposable for entry in index.roots()] == [expected]
-        index.dispose(root.path)
+        assert [entry.disposable for entry in index.roots()] == [True]
         root.release()
+        assert [entry.disposable for entry in index.roots()] == [True]
     root.purge()
     root = Root(tmp_path / "root")
     root.acquire()
     assert [entry.disposable for entry in index.roots()] == [False]
     root.release()
+
+
+def test_killed_just_when_it_was_opened_again_it_is_dead(dead: Callable[..., Path], cache: Path) -> None:
+    root = dead("root", "disposable")
+    (file,) = (cache / "roots").iterdir()
+    file.with_suffix(".closed.json").write_bytes(file.read_bytes())
+    assert [entry.dead for entry in index.roots()] == [True]
+    assert purge_dead(0) == [root]
+    assert list((cache / "roots").iterdir()) == []
 
 
 def test_what_was_lent_is_given_back(dead: Callable[..., Path], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.ownership import Ownership
+from pytest_embedvm.driver.purge import purge
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
@@ -136,6 +137,21 @@ async def test_what_two_share_is_given_back_by_the_last(place: Path) -> None:
         assert owner(image) == (1234, 4321)
 
 
+async def test_what_two_roots_share_is_given_back_by_the_last(place: Path) -> None:
+    image = place / "disk.img"
+    devices = f"{disk(image)}<readonly/></disk>"
+    os.chown(image, 1234, 4321)
+    async with opened(place / "one") as one, opened(place / "two") as two:
+        machines = [
+            await driver.create_xml(tiny.xml(place / name, name, devices=devices))
+            for driver, name in ((one, "a"), (two, "b"))
+        ]
+        await machines[0].destroy()
+        assert owner(image) == (USER, USER)
+        await machines[1].destroy()
+        assert owner(image) == (1234, 4321)
+
+
 async def test_a_start_that_fails_gives_everything_back(place: Path) -> None:
     image = place / "disk.img"
     devices = f"{disk(image)}</disk>"
@@ -180,11 +196,13 @@ async def test_what_a_machine_that_outlived_its_driver_was_lent(place: Path) -> 
     loans = Loans(root, remember=True)
     for machine in ("kept", "lost"):
         loans.lend(image, Identity(USER, USER), machine, contextlib.AsyncExitStack())
+    loans.close()
     again, stack = Loans(root, remember=True), contextlib.AsyncExitStack()
     again.recover({"kept"})
     again.adopt("kept", stack)
     assert owner(image) == (USER, USER)
     await stack.aclose()
+    again.close()
     assert owner(image) == (0, 0)
 
 
@@ -253,7 +271,8 @@ asyncio.run(main())
 """
 
 
-def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
+@pytest.mark.parametrize("again", ["open", "purge"])
+def test_it_dies_with_a_driver_that_is_killed(place: Path, again: str) -> None:
     config = '{"user": "+65534", "group": "+65534", "max_files": 512, "max_core": 4096}'
     image = place / "disk.img"
     text = tiny.xml(place, devices=f"{disk(image)}</disk>")
@@ -272,8 +291,9 @@ def test_it_dies_with_a_driver_that_is_killed(place: Path) -> None:
             if not select.select([qemu], [], [], 0)[0]:
                 signal.pidfd_send_signal(qemu, signal.SIGKILL)
             os.close(qemu)
-    asyncio.run(_opens_again(place))
-    assert owner(image) == (0, 0)  # the next driver has given it back
+    assert owner(image) == (USER, USER)
+    asyncio.run(_opens_again(place)) if again == "open" else purge(place / "root")
+    assert owner(image) == (0, 0)
     assert not list(place.rglob("owners.json"))
 
 

@@ -134,6 +134,17 @@ def test_one_process_has_it(tmp_path: Path) -> None:
         assert not root.pid_file.exists()
 
 
+def test_what_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    halves = [root.directory(*parts) / ".new-x" for parts in (("etc", "qemu"), ("lib", "qemu", "nvram", "a"))]
+    others = [root.directory("etc", "qemu", "networks", "a") / ".new-x", root.path / ".new-x"]
+    for path in (*halves, *others):
+        path.write_text("half")
+    root.acquire()
+    assert [path.exists() for path in (*halves, *others)] == [False, False, True, True]
+    root.release()
+
+
 def test_purge_removes_what_the_driver_made_and_nothing_else(tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
     root.log_path("a").write_text("x")

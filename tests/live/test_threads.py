@@ -150,6 +150,8 @@ def die():
 
 connection = libvirt.open(sys.argv[1])
 connection.defineXML(sys.argv[2]).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+keeper = libvirt.open(sys.argv[1], keep_running=True)
+keeper.createXML(sys.argv[3], libvirt.VIR_DOMAIN_START_PAUSED)
 print("up", flush=True)
 sys.stdin.readline()
 dead = loop_thread()
@@ -162,17 +164,17 @@ except libvirt.libvirtError as error:
     assert "has ended: Traceback" in str(error), error
     assert "in die" in str(error), error
 again = libvirt.open(sys.argv[1])
-domain = again.lookupByName("a")
-domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-print(domain.isActive(), flush=True)
+print(*sorted(domain.name() for domain in again.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)), flush=True)
+again.lookupByName("a").createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+again.lookupByName("kept").destroy()
 sys.stdin.readline()
 again.close()
 print("closed", flush=True)
 """
 
 
-def test_a_loop_thread_that_dies_takes_its_machines_along_and_the_root_can_be_opened_anew(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", DYING, uri(tmp_path / "root"), xml()]
+def test_a_loop_thread_that_dies_takes_along_what_is_not_kept_and_the_root_can_be_opened_anew(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", DYING, uri(tmp_path / "root"), xml(), xml("kept")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -182,7 +184,7 @@ def test_a_loop_thread_that_dies_takes_its_machines_along_and_the_root_can_be_op
         assert application.stdout.readline() == "up\n"
         machine = os.pidfd_open(int((tmp_path / "root/run/qemu/a.pid").read_text()))
         say = _say(application)
-        assert say("die") == "1\n"
+        assert say("die") == "kept\n"
         assert select.select([machine], [], [], DEADLINE_S)[0], "QEMU outlives the thread that spawned it"
         os.close(machine)
         assert say("close") == "closed\n"

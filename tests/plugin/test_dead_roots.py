@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.plugin import dead_roots
+from tests.driver.test_reaper import orphan
 
 KILLED = """
     import os, signal
@@ -91,3 +93,27 @@ def test_the_driver_is_not_imported_for_a_young_index(tmp_path: Path) -> None:
         assert done.stdout.strip() == expected
         (tmp_path / "roots/old.json").write_text("{")
         _age(tmp_path, 2)
+
+
+def test_a_vm_that_outlived_its_session_is_ended(pytester: pytest.Pytester, cache: Path) -> None:
+    record = orphan(pytester.path / "root")
+    pytester.makepyfile(PASSES)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    assert record.alive, "nobody asked for machines"
+    pytester.runpytest_subprocess("--embedvm").assert_outcomes(passed=1)
+    assert not record.alive
+
+
+def test_the_driver_is_not_imported_where_nothing_can_run(tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "root/run/qemu").mkdir(parents=True)
+    (tmp_path / "roots/a.json").write_text(json.dumps({"path": str(tmp_path / "root")}))
+    (tmp_path / "roots/b.json").write_text("{")
+    code = (
+        "import sys; from pathlib import Path; from pytest_embedvm.plugin import dead_roots\n"
+        "dead_roots.reap(Path(sys.argv[1])); print('pytest_embedvm.driver.reaper' in sys.modules)"
+    )
+    for pid, expected in ((0, "False"), (2**22 + 1, "False"), (os.getpid(), "True")):
+        (tmp_path / "root/run/qemu/a.xml").write_text(f"<domstatus state='running' reason='booted' pid='{pid}'>")
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == expected
