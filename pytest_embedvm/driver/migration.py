@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 #: How long a guest may take to be sent; to that comes twice what its memory takes at the given bandwidth.
 PERFORM_TIMEOUT_S: Final = 600.0
-#: How long QEMU may take to call off what it sends.
-CANCEL_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +283,7 @@ class _Migration:
         """Have our QEMU send nothing more."""
         if self._transfer.under_way:
             await self._running.monitor.execute("migrate_cancel")
-            await transfer.first(self._transfer.wait_ended(), timeout=CANCEL_TIMEOUT_S)
+            await transfer.first(self._transfer.wait_ended(), timeout=transfer.CANCEL_TIMEOUT_S)
 
     async def _run_on(self) -> None:
         # libvirt: qemuMigrationSrcRestoreDomainState
