@@ -96,7 +96,7 @@ KEYS: Final[dict[str, Key]] = {
     "seccomp_sandbox": Key("int"),
     "namespaces": Key("list"),
     "save_image_format": Key("string"),
-    "dump_image_format": Key("string", _NO_SAVE),
+    "dump_image_format": Key("string"),
     "snapshot_image_format": Key("string", _NO_SAVE),
     "auto_dump_path": Key("string", _NO_SAVE),
     "auto_dump_bypass_cache": Key("bool", _NO_SAVE),

@@ -114,6 +114,9 @@ async def _begin(machine: Machine, plan: Plan) -> Offer:
         raise OperationInvalid("offline migration must be specified with the persistent flag set")
     if not plan.offline and machine.status.state not in (DomainState.RUNNING, DomainState.PAUSED):
         raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
+    if machine.running is not None and machine.running.jobs and not plan.offline:
+        # libvirt: qemuMigrationSrcIsAllowed
+        raise OperationInvalid("domain has active block job")
     driver = machine.driver
     source = machine.live or await driver.complete(machine.definition)
     target: Domain = source

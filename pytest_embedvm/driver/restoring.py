@@ -23,7 +23,7 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.save_image import Image, Incomplete
-from pytest_embedvm.driver.saving import SAVE_TIMEOUT_S
+from pytest_embedvm.driver.to_file import SAVE_TIMEOUT_S
 from pytest_embedvm.driver.transfer import Transfer
 from pytest_embedvm.errors import InternalError
 

@@ -86,15 +86,16 @@ async def receive(running: Running, sock: socket.socket) -> None:
 
 async def write(running: Running, descriptor: int) -> None:
     """Have QEMU write its guest to DESCRIPTOR, which becomes QEMU's own."""
-    await running.monitor.execute("migrate", {"uri": await _hand_over(running, descriptor)})
+    await running.monitor.execute("migrate", {"uri": await hand_over(running, descriptor)})
 
 
 async def read(running: Running, descriptor: int) -> None:
     """Have QEMU read its guest from DESCRIPTOR, which becomes QEMU's own."""
-    await running.monitor.execute("migrate-incoming", {"uri": await _hand_over(running, descriptor)})
+    await running.monitor.execute("migrate-incoming", {"uri": await hand_over(running, descriptor)})
 
 
-async def _hand_over(running: Running, descriptor: int) -> str:
+async def hand_over(running: Running, descriptor: int) -> str:
+    """Give QEMU DESCRIPTOR, which becomes its own; returns the name by which commands know it."""
     try:
         running.monitor.send_descriptor(descriptor)
         await running.monitor.execute("getfd", {"fdname": _NAME})

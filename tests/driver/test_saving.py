@@ -16,7 +16,9 @@ from pytest_embedvm.constants import DomainXMLFlags as Xml
 from pytest_embedvm.driver import compression, migration_control, restoring, save_image, saving
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.incoming import Incoming
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration import Plan, migrate
 from pytest_embedvm.driver.restoring import restore
 from pytest_embedvm.driver.saving import managed_save, save
 from pytest_embedvm.driver.uri import make_uri
@@ -310,3 +312,14 @@ async def test_who_restores_it_owns_it(embed: OpenDriver, tmp_path: Path) -> Non
         client = Client()
         await machine.create(DomainCreateFlags.START_AUTODESTROY, client)
         assert machine.owner is client
+
+
+async def test_a_block_job_is_in_the_way(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed() as driver:
+        machine, _ = await started(driver, tmp_path)
+        machine.running.jobs["job"] = object()
+        with pytest.raises(OperationInvalid, match="domain has active block job"):
+            await save(machine, tmp_path / "image")
+        with pytest.raises(OperationInvalid, match="domain has active block job"):
+            await migrate(machine, Incoming(driver), Plan(live=True))
+        machine.running.jobs.clear()

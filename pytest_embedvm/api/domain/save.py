@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from pathlib import Path
 from typing import Final
@@ -9,17 +10,25 @@ from typing import Final
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
-from pytest_embedvm.constants import DomainSaveImageXMLFlags
+from pytest_embedvm.constants import DomainCoreDumpFlags, DomainCoreDumpFormat, DomainSaveImageXMLFlags
 from pytest_embedvm.constants import DomainSaveRestoreFlags as Flags
 from pytest_embedvm.driver import restoring, saving
+from pytest_embedvm.driver.dumping import Wish, dump
 from pytest_embedvm.errors import InvalidCall
 
 #: BYPASS_CACHE is a hint that nothing depends on.
 SAVE: Final = Flags.BYPASS_CACHE | Flags.RUNNING | Flags.PAUSED
+DUMP: Final = (
+    DomainCoreDumpFlags.CRASH
+    | DomainCoreDumpFlags.LIVE
+    | DomainCoreDumpFlags.BYPASS_CACHE
+    | DomainCoreDumpFlags.RESET
+    | DomainCoreDumpFlags.MEMORY_ONLY
+)
 
 
 class Save(Base):
-    """save, managedSave, and what can be asked of the managed image."""
+    """save, managedSave, and what can be asked of the managed image; coreDump."""
 
     @public("virDomainSave", writes=True)
     def save(self, to: str) -> int:
@@ -88,6 +97,41 @@ class Save(Base):
         self._order(
             lambda m: restoring.redefine(m.driver, saving.require_managed(m), text, running=running),
         )
+        return 0
+
+    @public("virDomainCoreDump", writes=True)
+    def coreDump(self, to: str, flags: int = 0) -> int:
+        """Write the machine's memory into the file TO; it runs on, unless `VIR_DUMP_*` says otherwise.
+
+        :raise libvirtError: OPERATION_INVALID when it does not run.
+        """
+        return self._dump(file(to, "to", "virDomainCoreDump"), DomainCoreDumpFormat.RAW, flags)
+
+    @public("virDomainCoreDumpWithFormat", writes=True)
+    def coreDumpWithFormat(self, to: str, dumpformat: int, flags: int = 0) -> int:
+        """Like `coreDump`, in one of `VIR_DOMAIN_CORE_DUMP_FORMAT_*`.
+
+        :raise libvirtError: INVALID_ARG when this QEMU does not have the format.
+        """
+        path = file(to, "to", "virDomainCoreDumpWithFormat")
+        if operator.index(dumpformat) not in tuple(DomainCoreDumpFormat):
+            raise InvalidCall(f"dumpformat '{dumpformat}' is not supported")
+        return self._dump(path, DomainCoreDumpFormat(dumpformat), flags)
+
+    def _dump(self, path: Path, dumpformat: DomainCoreDumpFormat, flags: int) -> int:
+        crash, live, reset = DomainCoreDumpFlags.CRASH, DomainCoreDumpFlags.LIVE, DomainCoreDumpFlags.RESET
+        for one, other in ((crash, live), (crash, reset), (live, reset)):
+            if operator.index(flags) & (one | other) == one | other:
+                raise InvalidCall(f"Flags 'VIR_DUMP_{one.name}' and 'VIR_DUMP_{other.name}' are mutually exclusive")
+        checked = arguments.known(flags, DUMP, "qemuDomainCoreDumpWithFormat")
+        wish = Wish(
+            format=dumpformat,
+            memory_only=DomainCoreDumpFlags.MEMORY_ONLY in checked,
+            live=live in checked,
+            crash=crash in checked,
+            reset=reset in checked,
+        )
+        self._order(lambda machine: dump(machine, path, wish))
         return 0
 
 
