@@ -15,7 +15,7 @@ _NO_TLS_HERE: Final = "no device of this driver uses TLS there"
 _NO_ENCRYPTED_KEY: Final = "an encrypted server key is not supported by this driver"
 _NO_MIGRATION: Final = "migration goes over unix sockets on one machine"
 _NO_AUTOSTART: Final = "nothing is started or stopped with the driver itself"
-_NO_SAVE: Final = "no images are saved yet"
+_NO_SAVE: Final = "this driver makes no such images"
 _NO_DEVICE: Final = "this driver has no device that would need it"
 _NO_TPM: Final = "this driver has no TPM"
 _NO_AUDIO: Final = "audio goes where <audio> says"
@@ -95,8 +95,8 @@ KEYS: Final[dict[str, Key]] = {
     "cgroup_device_acl": Key("list"),
     "seccomp_sandbox": Key("int"),
     "namespaces": Key("list"),
-    "save_image_format": Key("string", _NO_SAVE),
-    "dump_image_format": Key("string", _NO_SAVE),
+    "save_image_format": Key("string"),
+    "dump_image_format": Key("string"),
     "snapshot_image_format": Key("string", _NO_SAVE),
     "auto_dump_path": Key("string", _NO_SAVE),
     "auto_dump_bypass_cache": Key("bool", _NO_SAVE),

@@ -9,13 +9,14 @@ from pytest_embedvm.constants import (
     DomainEventType,
     DomainEventUndefinedDetailType,
     DomainModificationImpact,
+    DomainUndefineFlagsValues,
     DomainXMLFlags,
     ErrorDomain,
 )
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.driver import nvram, persist
+from pytest_embedvm.driver import nvram, persist, save_image, saving
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
 
@@ -39,12 +40,21 @@ def undefine(machine: Machine, flags: int) -> None:
     """
     if not machine.persistent:
         raise OperationInvalid("cannot undefine transient domain")
+    _remove_managed_image(machine, flags)
     nvram.undefine(machine.definition, flags)
     persist.remove(machine.root, machine.name)
     machine.persistent = False
     machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
     if not machine.active:
         machine.driver.registry.remove(machine)
+
+
+def _remove_managed_image(machine: Machine, flags: int) -> None:
+    # libvirt: qemuDomainUndefineFlags
+    if saving.has_managed(machine):
+        if not flags & DomainUndefineFlagsValues.MANAGED_SAVE:
+            raise OperationInvalid("Refusing to undefine while domain managed save image exists")
+        save_image.remove(saving.managed_path(machine))
 
 
 def rename(machine: Machine, new: str) -> None:
@@ -61,6 +71,8 @@ def rename(machine: Machine, new: str) -> None:
         raise OperationInvalid("cannot rename active domain")
     if not machine.persistent:
         raise OperationInvalid("cannot rename a transient domain")
+    if saving.has_managed(machine):
+        raise OperationInvalid("domain with a managed saved state can't be renamed")
     machine.driver.registry.check_rename(machine, new)
     renamed = machine.definition.copy()
     renamed.name = new

@@ -17,7 +17,7 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, logs, persist, reconnect, stop, subdrivers
+from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, reconnect, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.events import Event, EventHub
@@ -30,6 +30,7 @@ from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.recording import Recordings
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.saving import has_managed
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
@@ -237,7 +238,7 @@ class Driver:
         self._require_open("virDomainDefineXML")
         machine = self.admit(domain, live=False)
         try:
-            machine.define(domain)
+            defining.define(machine, domain)
         finally:
             self.dismiss(machine)
         return machine
@@ -331,8 +332,9 @@ def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, mach
 
 def _matches(machine: Machine, flags: int) -> bool:
     state = machine.status.state
+    managed = bool(flags & (List.MANAGEDSAVE | List.NO_MANAGEDSAVE)) and has_managed(machine)
     other = state not in (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
-    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no managed saves, snapshots, checkpoints
+    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no snapshots, checkpoints
     groups = (
         {List.ACTIVE: machine.active, List.INACTIVE: not machine.active},
         {List.PERSISTENT: machine.persistent, List.TRANSIENT: not machine.persistent},
@@ -342,7 +344,7 @@ def _matches(machine: Machine, flags: int) -> bool:
             List.SHUTOFF: state is DomainState.SHUTOFF,
             List.OTHER: other,
         },
-        {List.MANAGEDSAVE: False, List.NO_MANAGEDSAVE: True},
+        {List.MANAGEDSAVE: managed, List.NO_MANAGEDSAVE: not managed},
         {List.AUTOSTART: False, List.NO_AUTOSTART: True},
         {List.HAS_SNAPSHOT: False, List.NO_SNAPSHOT: True},
         {List.HAS_CHECKPOINT: False, List.NO_CHECKPOINT: True},
@@ -359,6 +361,9 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        for machine in driver.registry:
+            if machine.running:
+                machine.running.forget()
     _open.clear()
 
 

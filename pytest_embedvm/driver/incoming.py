@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import (
-    ConnectDomainEventAgentLifecycleReason,
-    ConnectDomainEventAgentLifecycleState,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
@@ -21,18 +19,15 @@ from pytest_embedvm.constants import (
     DomainRunningReason,
 )
 from pytest_embedvm.domain import definition
-from pytest_embedvm.domain.backends.chardev import chardev_id
-from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.driver import defining, nvram, persist, state, stop, subdrivers, transfer
 from pytest_embedvm.driver.arriving import Arriving
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.descriptors import listen_unix, remove_socket
-from pytest_embedvm.driver.events import AgentLifecycle
+from pytest_embedvm.driver.loading import learn_channels, qemus_words, wait_loaded
 from pytest_embedvm.driver.long_job import Stats
 from pytest_embedvm.driver.migration_peer import Arrival, Offer
 from pytest_embedvm.driver.running import Running
-from pytest_embedvm.driver.start import last_words
 from pytest_embedvm.driver.transfer import Transfer
 from pytest_embedvm.errors import InternalError, OperationInvalid, OperationTimeout
 
@@ -44,8 +39,6 @@ if TYPE_CHECKING:
 SOCKET: Final = "migrate.sock"
 #: How long the source may take to connect there.
 CONNECT_TIMEOUT_S: Final = 30.0
-#: How long QEMU may take to load what the source has sent completely.
-LOAD_TIMEOUT_S: Final = 60.0
 
 #: Connections that last as long as a machine: what waits for its end.
 _lodgers: Final[set[asyncio.Task[None]]] = set()
@@ -177,7 +170,7 @@ class Incoming:
         # libvirt: qemuMigrationDstFinishFresh
         running = await self._loaded(machine)
         self._arriving.take_places()
-        await self._learn(machine, running)
+        await learn_channels(machine, running)
         if offer.persist and self._definition is not None:
             self._define(machine, self._definition)
         if offer.paused:
@@ -191,32 +184,9 @@ class Incoming:
         running, receiving = self._running, self._receiving
         if running is None or running.transfer is None or receiving is None:
             raise OperationInvalid("no guest is awaited")
-        try:
-            async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await receiving
-                await transfer.first(running.transfer.wait_over(), running.monitor.wait_closed())
-        except TimeoutError:
-            seen = f"last seen: migration {running.transfer.status}"
-            raise OperationTimeout(f"QEMU did not load the guest within {LOAD_TIMEOUT_S:g} s; {seen}") from None
-        if running.transfer.status != transfer.COMPLETED:
-            await transfer.first(running.process.wait(), asyncio.sleep(stop.FORCED_TIMEOUT_S))
-            # libvirt: qemuMigrationDstFinishActive, qemuProcessReportLogError
-            raise InternalError(f"guest unexpectedly quit: {_last_words(machine, running)}")
+        await receiving
+        await wait_loaded(machine, running, running.transfer)
         return running
-
-    async def _learn(self, machine: Machine, running: Running) -> None:
-        """Which channels the guest has open: it opened them elsewhere (libvirt: qemuRefreshVirtioChannelState)."""
-        if machine.live is None or not running.ports:
-            return
-        answer = await running.monitor.execute("query-chardev")
-        learn(machine.live, answer)
-        agent = running.agent
-        if agent is None or agent.connected:
-            return
-        if any(c["label"] == chardev_id(agent.alias) and c["frontend-open"] for c in answer):
-            agent.guest_opened()
-            connected = ConnectDomainEventAgentLifecycleState.CONNECTED
-            machine.emit(AgentLifecycle(connected, ConnectDomainEventAgentLifecycleReason.CHANNEL))
 
     def _define(self, machine: Machine, domain: Completed) -> None:
         before = (machine.definition, machine.persistent, machine.redefined)
@@ -249,7 +219,7 @@ class Incoming:
         if self._machine is not None:
             self._machine.long_job.end()
             if running is not None and ended_by_itself:
-                words = _last_words(self._machine, running)
+                words = qemus_words(self._machine, running)
         await self._stack.aclose()
         return words
 
@@ -277,9 +247,3 @@ class Incoming:
         task = asyncio.get_running_loop().create_task(wait_and_close())
         _lodgers.add(task)
         task.add_done_callback(_lodgers.discard)
-
-
-def _last_words(machine: Machine, running: Running) -> str:
-    """What QEMU itself said, without what the driver has written below it."""
-    ours = f"[{machine.root.log.about(machine.name).label}] "
-    return "\n".join(line for line in last_words(running).splitlines() if ours not in line)

@@ -32,6 +32,7 @@ from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
 from pytest_embedvm.driver.long_job import LongJob
+from pytest_embedvm.driver.restoring import start_from_managed
 from pytest_embedvm.driver.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import start
@@ -167,6 +168,8 @@ class Machine:
             if self.active:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
+            if domain is None and await start_from_managed(self, flags, client):
+                return
             # What was completed a moment ago is not completed again: that would find the same, and takes longer.
             live = Completed(domain.copy()) if domain else None
             await self.bring_up(live, flags, client, wait=wait)
@@ -284,10 +287,6 @@ class Machine:
             await power.resume(self, running)
 
     # Its definition
-
-    def define(self, domain: Domain) -> None:
-        """Make it persistent, with DOMAIN for the next start."""
-        defining.define(self, domain)
 
     async def undefine(self, flags: int = 0) -> None:
         """Forget the definition; a running machine runs on as a transient one."""

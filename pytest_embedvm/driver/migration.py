@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 #: How long a guest may take to be sent; to that comes twice what its memory takes at the given bandwidth.
 PERFORM_TIMEOUT_S: Final = 600.0
-#: How long QEMU may take to call off what it sends.
-CANCEL_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +114,9 @@ async def _begin(machine: Machine, plan: Plan) -> Offer:
         raise OperationInvalid("offline migration must be specified with the persistent flag set")
     if not plan.offline and machine.status.state not in (DomainState.RUNNING, DomainState.PAUSED):
         raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
+    if machine.running is not None and machine.running.jobs and not plan.offline:
+        # libvirt: qemuMigrationSrcIsAllowed
+        raise OperationInvalid("domain has active block job")
     driver = machine.driver
     source = machine.live or await driver.complete(machine.definition)
     target: Domain = source
@@ -285,7 +286,7 @@ class _Migration:
         """Have our QEMU send nothing more."""
         if self._transfer.under_way:
             await self._running.monitor.execute("migrate_cancel")
-            await transfer.first(self._transfer.wait_ended(), timeout=CANCEL_TIMEOUT_S)
+            await transfer.first(self._transfer.wait_ended(), timeout=transfer.CANCEL_TIMEOUT_S)
 
     async def _run_on(self) -> None:
         # libvirt: qemuMigrationSrcRestoreDomainState

@@ -76,3 +76,5 @@ PANICKED: Final = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailTy
 # libvirt: qemuMigrationSrcComplete, qemuMigrationDstFinishActive
 MIGRATED: Final = Ending(DomainShutoffReason.MIGRATED, DomainEventStoppedDetailType.MIGRATED)
 NOT_ARRIVED: Final = Ending(DomainShutoffReason.FAILED, DomainEventStoppedDetailType.FAILED)
+# libvirt: qemuDomainSaveInternal
+SAVED: Final = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from pytest_embedvm.driver.running import Running
 
-#: The name under which QEMU knows the socket it was given.
-_SOCKET: Final = "migrate"
+#: The name under which QEMU knows the descriptor it was given.
+_NAME: Final = "migrate"
+
+#: How long QEMU may take to call off what it sends.
+CANCEL_TIMEOUT_S: Final = 10.0
 
 #: QEMU's last words on a migration; there are no others after them.
 COMPLETED: Final = "completed"
@@ -70,20 +74,34 @@ async def set_up(running: Running, *, throttle: Mapping[str, int] | None = None,
 
 async def send(running: Running, sock: socket.socket) -> None:
     """Have QEMU send its guest through SOCK, which becomes QEMU's own."""
-    await running.monitor.execute("migrate", {"uri": await _hand_over(running, sock)})
+    sock.setblocking(True)  # libvirt: qemuMigrationSrcConnect
+    await write(running, sock.detach())
 
 
 async def receive(running: Running, sock: socket.socket) -> None:
     """Have QEMU take the guest that comes through SOCK, which becomes QEMU's own."""
-    await running.monitor.execute("migrate-incoming", {"uri": await _hand_over(running, sock)})
+    sock.setblocking(True)
+    await read(running, sock.detach())
 
 
-async def _hand_over(running: Running, sock: socket.socket) -> str:
-    with sock:
-        sock.setblocking(True)  # libvirt: qemuMigrationSrcConnect
-        running.monitor.send_descriptor(sock.fileno())
-        await running.monitor.execute("getfd", {"fdname": _SOCKET})
-    return f"fd:{_SOCKET}"
+async def write(running: Running, descriptor: int) -> None:
+    """Have QEMU write its guest to DESCRIPTOR, which becomes QEMU's own."""
+    await running.monitor.execute("migrate", {"uri": await hand_over(running, descriptor)})
+
+
+async def read(running: Running, descriptor: int) -> None:
+    """Have QEMU read its guest from DESCRIPTOR, which becomes QEMU's own."""
+    await running.monitor.execute("migrate-incoming", {"uri": await hand_over(running, descriptor)})
+
+
+async def hand_over(running: Running, descriptor: int) -> str:
+    """Give QEMU DESCRIPTOR, which becomes its own; returns the name by which commands know it."""
+    try:
+        running.monitor.send_descriptor(descriptor)
+        await running.monitor.execute("getfd", {"fdname": _NAME})
+    finally:
+        os.close(descriptor)
+    return f"fd:{_NAME}"
 
 
 async def query(running: Running) -> dict[str, Any]:

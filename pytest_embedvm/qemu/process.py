@@ -83,7 +83,9 @@ class Process:
         cls,
         argv: Sequence[str],
         *,
+        source: int = subprocess.DEVNULL,
         output: IO[bytes] | int = subprocess.DEVNULL,
+        errors: IO[bytes] | int | None = None,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         outlives_parent: bool = False,
@@ -95,7 +97,9 @@ class Process:
         Must run on the loop thread: without a gate the kernel kills the child when the thread that spawned
         it ends, by whatever signal.
 
+        :param source: its standard input; one that waits at a gate has none.
         :param output: where its standard output and error go.
+        :param errors: where its standard error goes instead.
         :param confinement: as whom it runs, and within which limits.
         :param pass_fds: descriptors it inherits under the same numbers.
         :param outlives_parent: it is not ended with this process, by whatever; it needs a gate.
@@ -112,9 +116,9 @@ class Process:
         try:
             popen = subprocess.Popen(
                 words,
-                stdin=gate.entrance if gate else subprocess.DEVNULL,
+                stdin=gate.entrance if gate else source,
                 stdout=output,
-                stderr=output,
+                stderr=output if errors is None else errors,
                 pass_fds=pass_fds,
                 env=env,
                 process_group=0,

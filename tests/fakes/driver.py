@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -55,6 +56,7 @@ class FakeMachine:
         self.uuid = number
         self.id = -1
         self.owner: object = None
+        self.root = SimpleNamespace(path=Path("/nonexistent"))
         self.persistent = persistent
         self.updated = False
         self.state: tuple[DomainState, int] = (DomainState.SHUTOFF, DomainShutoffReason.UNKNOWN)

@@ -13,6 +13,7 @@ from pytest_embedvm.api.connect.identity import Identification
 from pytest_embedvm.api.connect.listing import Listing
 from pytest_embedvm.api.connect.lookup import Lookup
 from pytest_embedvm.api.connect.monitor_event import MonitorEvents
+from pytest_embedvm.api.connect.save import Restore
 from pytest_embedvm.api.unsupported import unsupported
 
 #: pytest shows the line that called, not these.
@@ -20,7 +21,7 @@ __tracebackhide__ = True
 
 
 @unsupported
-class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities):
+class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities, Restore):
     """A connection to one root. Made by `open`; also a context manager that closes it.
 
     A connection that nobody holds any more is closed when it is collected.

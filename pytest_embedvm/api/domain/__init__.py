@@ -11,11 +11,14 @@ from pytest_embedvm.api.domain.lifecycle import Lifecycle
 from pytest_embedvm.api.domain.metadata import Metadata
 from pytest_embedvm.api.domain.migration import Migration
 from pytest_embedvm.api.domain.passthrough import Passthrough
+from pytest_embedvm.api.domain.save import Save
 from pytest_embedvm.api.unsupported import unsupported
 
 
 @unsupported
-class virDomain(Identification, Lifecycle, Information, Definition, Metadata, Console, Passthrough, Block, Migration):
+class virDomain(
+    Identification, Lifecycle, Information, Definition, Metadata, Console, Passthrough, Block, Migration, Save
+):
     """A domain of a connection.
 
     It outlives its machine: then every call but `name`, `UUID`, `UUIDString`, `ID` and `connect`
