@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from pytest_embedvm import __version__
 from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop, xml
@@ -15,9 +15,6 @@ from pytest_embedvm.errors import EmbedError
 
 #: What a shell gives for a command that SIGINT ended.
 INTERRUPTED: Final = 130
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Command(Protocol):
@@ -50,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # `embedvm log | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a log, a socket, a process that was there a moment ago
+        print(f"embedvm {args.command}: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
         return 1
     return status
 

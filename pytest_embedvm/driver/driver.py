@@ -361,6 +361,9 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        for machine in driver.registry:
+            if machine.running:
+                machine.running.forget()
     _open.clear()
 
 

@@ -83,15 +83,16 @@ def dispose(root: Path) -> None:
 
 def register(root: Path, record: version.Record) -> None:
     """Note that this process has ROOT open, whose own record is RECORD."""
-    before = _read(_file(root)) or _read(_file(root, CLOSED))
+    file, closed = _file(root), _file(root, CLOSED)
+    before = _read(file) or _read(closed)
     made_for_a_test = root in _disposable or (before is not None and before.id == record.id and before.disposable)
     _disposable.discard(root)
     entry = {"path": str(root), **asdict(record), "pid": os.getpid(), "opened": time.time()}
     with contextlib.suppress(OSError):
         make_private_directory(_directory())
         content = json.dumps({**entry, "disposable": made_for_a_test})
-        write_atomically(_file(root), content.encode() + b"\n", sync=False)
-        _file(root, CLOSED).unlink(missing_ok=True)
+        write_atomically(file, content.encode() + b"\n", sync=False)
+        closed.unlink(missing_ok=True)
 
 
 def close(root: Path) -> None:

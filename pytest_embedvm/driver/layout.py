@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported
@@ -69,6 +70,9 @@ def _session() -> Iterator[str]:
         yield f"{os.environ.get(variable) or default}/libvirt"
 
 
+_Mark: TypeAlias = Path | tuple[int, int]
+
+
 def require_free(root: Path) -> None:
     """See that ROOT, a resolved path, is neither the host's `/` nor where a libvirt daemon has its files.
 
@@ -76,28 +80,48 @@ def require_free(root: Path) -> None:
 
     :raise ConfigUnsupported: when it is, or is above the system daemon's directories or below any daemon's.
     """
-    chain = _marks(root, *root.parents)
-    if not _marks(Path("/")).isdisjoint(_marks(root)):
+    own, chain = _marks(root), _marks(root, *root.parents)
+    if not _marks(Path("/")).isdisjoint(own):
         raise _refusal("must not be '/': it holds the host's own files")
-    for name in (*_SYSTEM, *_session()):
-        directory = Path(os.path.realpath(name))
-        daemon = "libvirt's daemon (qemu:///system)" if name in _SYSTEM else "this user's libvirt (qemu:///session)"
-        if not _marks(directory).isdisjoint(chain) and not any(
-            Path(users) in (root, *root.parents) for users in _USERS
-        ):
-            raise _refusal(f"'{root}' belongs to {daemon}, which keeps its files in '{name}'")
-        if name in _SYSTEM and not _marks(*directory.parents).isdisjoint(_marks(root)):
-            raise _refusal(f"'{root}' belongs to the host: {daemon} keeps its files in '{name}'")
+    users = any(Path(place) in (root, *root.parents) for place in _USERS)
+    for daemon in _daemons(tuple(_session())):
+        if not daemon.directory.isdisjoint(chain) and not users:
+            raise _refusal(f"'{root}' belongs to {daemon.name}, which keeps its files in '{daemon.path}'")
+        if not daemon.above.isdisjoint(own):
+            raise _refusal(f"'{root}' belongs to the host: {daemon.name} keeps its files in '{daemon.path}'")
 
 
-def _marks(*paths: Path) -> set[Path | tuple[int, int]]:
+class _Daemon(NamedTuple):
+    """A directory of a libvirt daemon."""
+
+    name: str
+    path: str
+    directory: frozenset[_Mark]
+    above: frozenset[_Mark]
+
+
+@cache
+def _daemons(session: tuple[str, ...]) -> tuple[_Daemon, ...]:
+    """Looked up once: a process opens many roots, and the host's directories stay where they are."""
+    found = []
+    for path in (*_SYSTEM, *session):
+        directory = Path(os.path.realpath(path))
+        if path in _SYSTEM:
+            name, above = "libvirt's daemon (qemu:///system)", _marks(*directory.parents)
+        else:
+            name, above = "this user's libvirt (qemu:///session)", frozenset[_Mark]()
+        found.append(_Daemon(name, path, _marks(directory), above))
+    return tuple(found)
+
+
+def _marks(*paths: Path) -> frozenset[_Mark]:
     """What tells PATHS from others: how they are spelled, and which directories they are."""
-    marks: set[Path | tuple[int, int]] = set(paths)
+    marks: set[_Mark] = set(paths)
     for path in paths:
         with contextlib.suppress(OSError):  # it is not there
             status = path.stat()
             marks.add((status.st_dev, status.st_ino))
-    return marks
+    return frozenset(marks)
 
 
 def _refusal(what: str) -> ConfigUnsupported:

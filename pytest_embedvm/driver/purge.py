@@ -25,11 +25,8 @@ def purge(path: Path) -> None:
     :raise SystemFailure: when it is open, here or in another process.
     """
     root = Root(path)
-    root.acquire()
-    try:
+    with root.locked():
         Loans(root, remember=True).recover(())
-    finally:
-        root.release()
     root.purge()
 
 

@@ -89,8 +89,12 @@ class Recording:
         self.flush()
 
     def mark(self) -> None:
-        """Something changed: write it, once all that changes together has changed."""
-        if self._due is None and not self._closed:
+        """Something changed: write it, once all that changes together has changed.
+
+        Of a start that is under way nothing more is on record than that: who finds it ends it, whatever its state.
+        """
+        starting = self._running is not None and not self._running.announced and self._ended is None
+        if self._due is None and not self._closed and not starting:
             self._due = asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:

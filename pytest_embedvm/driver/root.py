@@ -134,10 +134,10 @@ class Root:
         :raise ConfigUnsupported: when a newer version wrote it; nothing is touched then.
         :raise SystemFailure: when another process holds it; the sentence names that process.
         """
-        version.check(self.path)
+        known = version.check(self.path)
         self._take()
         try:
-            for place in FROM_THE_START:
+            for place in FROM_THE_START if known is None else ():
                 self.place(place)
             self._sweep()
             self._link_cache()
@@ -184,6 +184,7 @@ class Root:
         version.check(self.path)
         self._take()
         try:
+            version.check(self.path)  # a newer one may have had it until a moment ago
             yield
         finally:
             self._lock.release()

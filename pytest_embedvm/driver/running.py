@@ -100,6 +100,12 @@ class Running:
     def link(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
+    def forget(self) -> None:
+        """In a forked child: drop the copy of the monitor, or QEMU would not notice when the parent is gone."""
+        descriptor = self.socket.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
     async def unlink(self) -> None:
         """Hang up all that talks to QEMU."""
         for task in self.tasks:

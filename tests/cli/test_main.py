@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,16 @@ def test_each_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> Non
             main([name, "--help"])
         assert ended.value.code == 0
         assert capsys.readouterr().out.startswith(f"usage: embedvm {name} ")
+
+
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    code = "import sys; from pytest_embedvm.cli.main import main; sys.exit(main(['ps']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        _, said = process.communicate()
+    assert (process.returncode, said) == (1, b"")
 
 
 def test_the_module_is_the_command_and_imports_nothing_heavy() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_embedvm import libvirt_qemu
+from pytest_embedvm import libvirt, libvirt_qemu
 from pytest_embedvm.cli import qmp
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.main import main
+from pytest_embedvm.embed import make_uri
 from tests.cli.conftest import Boot, Terminal
 
 Run = Callable[..., Terminal]
@@ -56,6 +57,16 @@ def test_one_command(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out) == {"name": "a"}
     assert main(["qmp", str(root), "query-name", '{"no": 1}']) == 1
     assert capsys.readouterr().err == "embedvm qmp: QEMU refused 'query-name': Parameter 'no' is unexpected\n"
+
+
+def test_without_a_door_it_says_why(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    connection = libvirt.open(make_uri(root), debug=False)
+    xml = "<domain type='qemu'><name>a</name><memory>16384</memory><os><type machine='q35'>hvm</type></os></domain>"
+    connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+    assert main(["qmp", str(root), "a", "query-name"]) == 1
+    assert "debug.sock: the VM was started with debug=False, or has ended" in capsys.readouterr().err
+    assert main(["stop", str(root)]) == 0
+    connection.close()
 
 
 def test_the_human_monitor(boot: Boot, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,11 +98,13 @@ def test_whom_the_kernel_does_not_name_and_the_file_lies_about(tmp_path: Path) -
     path = tmp_path / "driver.pid"
     lock = Lock(path)
     lock.acquire()
-    for written in ("", "no number", "1", str(os.getppid()), "999999999"):
-        path.write_text(written)
-        assert holder(path) == Holder(None, "")
-        with pytest.raises(SystemFailure, match=r"\(held by a process that cannot be seen from here\)"):
-            Lock(path).acquire()
+    with subprocess.Popen(["sleep", "60"]) as another:  # which does not have the file
+        for written in ("", "no number", str(another.pid), "999999999"):
+            path.write_text(written)
+            assert holder(path) == Holder(None, "")
+            with pytest.raises(SystemFailure, match=r"\(held by a process that cannot be seen from here\)"):
+                Lock(path).acquire()
+        another.kill()
     lock.release()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from pytest_embedvm.driver.client import Options
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config import Config
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.driver import Driver
@@ -152,6 +152,22 @@ async def test_what_two_roots_share_is_given_back_by_the_last(place: Path) -> No
         assert owner(image) == (1234, 4321)
 
 
+async def test_a_machine_that_is_kept_keeps_what_it_was_lent(place: Path) -> None:
+    image = place / "disk.img"
+    text = tiny.xml(place, devices=f"{disk(image)}</disk>")
+    options = Options(config=CONFIG, keep_running=True)
+    driver, client = await Driver.open(make_uri(place / "root"), options), Client(options)
+    await driver.create_xml(text, 0, client)
+    await driver.close(client)
+    assert owner(image) == (USER, USER)
+    async with opened(place / "root") as again:
+        machine = again.by_name("a")
+        assert status(machine)["Uid"].split() == [str(USER)] * 4
+        assert owner(image) == (USER, USER)
+        await machine.destroy()
+        assert owner(image) == (0, 0)
+
+
 async def test_a_start_that_fails_gives_everything_back(place: Path) -> None:
     image = place / "disk.img"
     devices = f"{disk(image)}</disk>"
@@ -257,7 +273,7 @@ def test_a_user_without_a_group(place: Path) -> None:
 
 CHILD = """
 import asyncio, json, sys
-from pytest_embedvm.driver.client import Options
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.uri import make_uri
 

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -461,3 +462,50 @@ def test_a_block_job_that_goes_on(place: Place) -> None:
         with pytest.raises(libvirt.libvirtError, match="does not have an active block job"):
             domain.blockJobAbort("vda")
         domain.destroy()
+
+
+def test_what_runs_beside_it_is_found_too(place: Place) -> None:
+    passt = "<interface type='user'><backend type='passt'/><model type='virtio'/></interface>"
+    if shutil.which("passt") is None:
+        pytest.skip("this host has no passt")
+    place.run(f"create({xml(devices=passt)!r})")
+    (companion,) = place.record.companions
+    assert companion.identity.alive
+    with place.open() as connection:
+        connection.lookupByName("a").destroy()
+        assert not companion.identity.alive
+
+
+def test_several_are_taken_up_side_by_side(place: Place) -> None:
+    names = ["b", "c", "d"]
+    place.run(f"for name in {names}: create({xml('NAME')!r}.replace('NAME', name))")
+    ids = {record.name: record.id for record in place.records}
+    with place.open() as connection:
+        assert {domain.name(): domain.ID() for domain in connection.listAllDomains()} == ids
+        for domain in connection.listAllDomains():
+            domain.destroy()
+
+
+FORKS = """
+child = os.fork()
+if child == 0:
+    signal.pause()
+    os._exit(0)
+print(child, flush=True)
+"""
+
+
+def test_a_child_that_was_forked_does_not_hold_the_monitor(place: Place) -> None:
+    create = f"create({xml()!r})"
+    words = [sys.executable, "-c", APPLICATION, place.uri, f"{create}\n{FORKS}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        try:
+            with place.open() as connection:
+                connection.lookupByName("a").destroy()
+        finally:
+            _kill(child)

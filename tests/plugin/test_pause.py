@@ -141,6 +141,19 @@ def test_what_passes_is_skipped_or_has_no_machine_does_not_wait(pytester: pytest
     result.stdout.no_fnmatch_line("embedvm: *waiting*")
 
 
+def test_a_time_out_does_not_run_meanwhile(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_timeout")
+    with (pytester.path / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "\nimport signal\n"
+            "from pytest_embedvm.plugin import pause\n"
+            "pause._wait = lambda terminal: terminal.write_line(f'timer {signal.getitimer(signal.ITIMER_REAL)}')\n"
+        )
+    pytester.makepyfile(f"import signal\n{FAILING}, signal.getitimer(signal.ITIMER_REAL)[0] > 0")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause", "--timeout=250", "--timeout-method=signal")
+    result.stdout.fnmatch_lines(["*AssertionError: True", "timer (0.0, 0.0)"])
+
+
 def test_workers_have_no_terminal(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(FAILING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.qemu import confinement
 from pytest_embedvm.qemu.confinement import UNCONFINED, Confinement, Identity
-from pytest_embedvm.qemu.process import Process
+from pytest_embedvm.qemu.process import Gate, Process
 
 NOBODY = Identity(65534, 65533, (65532, 65533))
 
@@ -29,7 +30,13 @@ def said_by(code: str, confined: Confinement, *, python: str = sys.executable, o
 
     async def main() -> int:
         words = [python, "-I", "-S", "-c", code]
-        process = Process.spawn(words, output=write, confinement=confined, outlives_parent=outlives_parent)
+        with contextlib.ExitStack() as stack:
+            gate = stack.enter_context(Gate()) if outlives_parent else None
+            process = Process.spawn(
+                words, output=write, confinement=confined, gate=gate, outlives_parent=outlives_parent
+            )
+            if gate:
+                gate.open()
         os.close(write)
         return await process.wait()
 
