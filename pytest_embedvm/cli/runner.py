@@ -23,6 +23,7 @@ from pytest_embedvm.constants import (
     DomainEventType,
 )
 from pytest_embedvm.domain.consoles import consoles
+from pytest_embedvm.driver import index
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.events import Event, Lifecycle
@@ -117,7 +118,8 @@ class Runner:
         if self._root is not None:
             yield self._root.absolute()
             return
-        path = Path(tempfile.mkdtemp(prefix="embedvm-run-"))
+        path = Path(tempfile.mkdtemp(prefix="embedvm-run-")).resolve()
+        index.dispose(path)  # should we be killed, `embedvm purge` takes it
         try:
             yield path
         finally:

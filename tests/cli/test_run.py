@@ -256,6 +256,21 @@ def test_killed_it_leaves_no_domain_behind(start: Start, xml: Callable[..., Path
     assert_gone(qemu)
 
 
+def test_what_a_killed_one_leaves_is_purged_on_request(
+    start: Start, xml: Callable[..., Path], home: Path, environment: dict[str, str]
+) -> None:
+    run = start(xml())
+    run.until(b"K")
+    qemu = run.qemu()
+    run.process.kill()
+    run.end()
+    assert_gone(qemu)
+    assert list(home.iterdir()) != []
+    command = "from pytest_embedvm.driver.purge import purge_dead; purge_dead(older_than=0)"
+    subprocess.run([sys.executable, "-c", command], env=environment, timeout=DEADLINE_S, check=True)
+    assert list(home.iterdir()) == []
+
+
 def test_nobody_to_read_is_an_end_too(start: Start, xml: Callable[..., Path], home: Path) -> None:
     run = start(xml())
     run.until(b"K")
