@@ -117,10 +117,12 @@ class Place:
     def qmp(self, *commands: str) -> list[Any]:
         """What the second monitor answers, as to somebody who looks from outside; QEMU's events are left out."""
         path = self.root / "lib/qemu" / f"domain-{self.record.id}-a" / "debug.sock"
-        with connect_unix(path) as sock, sock.makefile("rw") as file:
-            sock.settimeout(30)
-            assert "QMP" in file.readline()
-            return [_ask(file, command) for command in ("qmp_capabilities", *commands)][1:]
+        for _ in range(20):
+            with connect_unix(path) as sock, sock.makefile("rw") as file:
+                sock.settimeout(30)
+                if "QMP" in file.readline():  # else QEMU has not noticed yet that who was there before is gone
+                    return [_ask(file, command) for command in ("qmp_capabilities", *commands)][1:]
+        pytest.fail(f"{path} hangs up")
 
     def await_runstate(self, runstate: str) -> None:
         deadline = time.monotonic() + 30
