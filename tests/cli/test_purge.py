@@ -26,9 +26,9 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.driver import index
 from pytest_embedvm.embed import make_uri
 
-connection = libvirt.open(make_uri(sys.argv[1]))
 if sys.argv[2] == "test":
     index.dispose(Path(sys.argv[1]))
+connection = libvirt.open(make_uri(sys.argv[1]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,16 @@ def _note(action: Callable[[], object], outcome: list[BaseException]) -> None:
         action()
     except libvirt.libvirtError as error:
         outcome.append(error)
+
+
+def test_a_guest_that_was_saved_works_on(fresh: VM, tmp_path: Path) -> None:
+    fresh.wait_ready()
+    pid = fresh.run(f"({WORK}) >/dev/null 2>&1 & echo $!").text.strip()
+    connection, name = fresh.connection, fresh.name
+    fresh.domain.save(str(tmp_path / "image"))
+    assert not fresh.is_running
+    connection.restore(str(tmp_path / "image"))
+    with VM(connection.lookupByName(name)) as vm:
+        vm.wait_ready()
+        assert vm.run(f"kill -0 {pid} && echo alive").text == "alive\n"
+        vm.domain.destroy()
