@@ -117,7 +117,9 @@ class Root:
 
     def pid_path(self, name: str) -> Path:
         """Where the process id of running domain NAME is."""
-        return self.place("run") / f"{file_name(name)}.pid"
+        path = self.place("run") / f"{file_name(name)}.pid"
+        # No ordinary name is spelled with this: the lock is no machine's.
+        return path.with_name(f"%64{PID_FILE[1:]}") if path == self.pid_file else path
 
     def status_path(self, name: str) -> Path:
         """Where it is on record that domain NAME runs."""
