@@ -13,7 +13,7 @@ from tests.test_architecture import MODULES, PACKAGE, dotted
 TEXT = (PACKAGE.parent / "docs/threads.md").read_text()
 
 #: Seconds that nobody waits for: how long a measured loop has to run, and how old a dead root must be.
-NO_WAITS = {"qemu.kvm_loop.FIRST_ENOUGH_S", "driver.purge.DAY_S", "cli.purge._UNITS_S", "plugin.dead_roots.DAY_S"}
+NO_WAITS = {"qemu.kvm_loop.FIRST_ENOUGH_S", "driver.roots.purge.DAY_S", "cli.purge._UNITS_S", "plugin.dead_roots.DAY_S"}
 
 
 def seconds(path: Path) -> dict[str, float]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 from pytest_embedvm.cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from pytest_embedvm.driver.lock import Holder
-    from pytest_embedvm.driver.record import Record
+    from pytest_embedvm.driver.restart.record import Record
+    from pytest_embedvm.driver.roots.lock import Holder
     from pytest_embedvm.qemu.identity import Identity
 
 #: HOME in the environment of each VM's QEMU: its runtime directory.
@@ -98,7 +98,7 @@ class Root:
 
 def roots() -> list[Root]:
     """Every root of this user that lives: those of the index, and those that only their VMs tell of."""
-    from pytest_embedvm.driver import index
+    from pytest_embedvm.driver.roots import index
 
     known = [entry.path for entry in reversed(index.roots())]
     paths = dict.fromkeys((*known, *sorted(_roots_of_processes())))
@@ -114,7 +114,7 @@ def look(path: Path) -> Root:
 
 
 def _machines(path: Path) -> Iterator[Machine]:
-    from pytest_embedvm.driver.status import machines_of
+    from pytest_embedvm.driver.restart.status import machines_of
 
     for record in machines_of(path):
         if record.process and _root_of(record.process.pid) == path:
@@ -122,7 +122,7 @@ def _machines(path: Path) -> Iterator[Machine]:
 
 
 def _holder(path: Path) -> Holder | None:
-    from pytest_embedvm.driver.lock import Holder, holder
+    from pytest_embedvm.driver.roots.lock import Holder, holder
 
     try:
         return holder(path / "run/qemu/driver.pid")

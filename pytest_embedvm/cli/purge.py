@@ -14,7 +14,7 @@ from pytest_embedvm.cli.machines import look
 from pytest_embedvm.errors import EmbedError
 
 if TYPE_CHECKING:
-    from pytest_embedvm.driver.index import Entry
+    from pytest_embedvm.driver.roots.index import Entry
 
 _UNITS_S: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _chosen(named: list[Path], older_than: float) -> Iterator[Path]:
-    from pytest_embedvm.driver import index
+    from pytest_embedvm.driver.roots import index
 
     known = {entry.path: entry for entry in index.roots(older_than)}
     if named:
@@ -81,8 +81,8 @@ def _purge(path: Path) -> None:
     """:raise CommandFailed, EmbedError: when it is in use, or cannot be removed."""
     import asyncio
 
-    from pytest_embedvm.driver.purge import purge
-    from pytest_embedvm.driver.reaper import reap
+    from pytest_embedvm.driver.restart.reaper import reap
+    from pytest_embedvm.driver.roots.purge import purge
 
     for orphan in asyncio.run(reap(path)):
         print(f"ended domain '{orphan.name}' in {path}, whose owner was dead")

@@ -23,11 +23,11 @@ from pytest_embedvm.constants import (
     DomainEventType,
 )
 from pytest_embedvm.domain.consoles import consoles
-from pytest_embedvm.driver import index
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.events import Event, Lifecycle
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.roots import index
 from pytest_embedvm.driver.uri import make_uri, parse_uri
 from pytest_embedvm.errors import InternalError
 

@@ -17,7 +17,7 @@ from pytest_embedvm.constants import DomainBlockJobType
 from pytest_embedvm.domain import block
 from pytest_embedvm.domain.devices.disk import Disk
 from pytest_embedvm.driver import events, persist
-from pytest_embedvm.driver.record import BlockJob
+from pytest_embedvm.driver.restart.record import BlockJob
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import EmbedError, InvalidArgument, OperationInvalid, OperationTimeout, OperationUnsupported
 

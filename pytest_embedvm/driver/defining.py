@@ -16,7 +16,9 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.driver import nvram, persist, save_image, saving
+from pytest_embedvm.driver import nvram, persist
+from pytest_embedvm.driver.saving import image as save_image
+from pytest_embedvm.driver.saving import save as saving
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
 

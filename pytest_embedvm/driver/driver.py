@@ -17,20 +17,21 @@ from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, reconnect, stop, subdrivers
+from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
-from pytest_embedvm.driver.config import Config
+from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event, EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
-from pytest_embedvm.driver.ids import Ids
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.driver.migration_server import Server
+from pytest_embedvm.driver.migration.server import Server
 from pytest_embedvm.driver.ownership import Ownership
-from pytest_embedvm.driver.recording import Recordings
 from pytest_embedvm.driver.registry import Registry
-from pytest_embedvm.driver.root import Root
-from pytest_embedvm.driver.saving import has_managed
+from pytest_embedvm.driver.restart import reconnect
+from pytest_embedvm.driver.restart.ids import Ids
+from pytest_embedvm.driver.restart.recording import Recordings
+from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.saving.save import has_managed
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError

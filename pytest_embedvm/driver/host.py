@@ -11,8 +11,8 @@ from typing import Final
 
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
-from pytest_embedvm.driver.config import Config
-from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.accelerator import requested

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 from pytest_embedvm.constants import ConnectDomainEventAgentLifecycleReason, ConnectDomainEventAgentLifecycleState
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn
-from pytest_embedvm.driver import stop, transfer
+from pytest_embedvm.driver import stop
 from pytest_embedvm.driver.events import AgentLifecycle
+from pytest_embedvm.driver.migration import transfer
+from pytest_embedvm.driver.migration.transfer import Transfer
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import last_words
-from pytest_embedvm.driver.transfer import Transfer
 from pytest_embedvm.errors import InternalError, OperationTimeout
 
 if TYPE_CHECKING:

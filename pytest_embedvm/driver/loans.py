@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.qemu.confinement import Identity

@@ -25,16 +25,16 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
-from pytest_embedvm.driver.arriving import Arriving
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
 from pytest_embedvm.driver.long_job import LongJob
-from pytest_embedvm.driver.restoring import start_from_managed
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.migration.arriving import Arriving
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.saving.restore import start_from_managed
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid

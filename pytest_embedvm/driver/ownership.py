@@ -14,9 +14,9 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.media import needed_files
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.driver.config import Config
+from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.loans import Loans
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import ConfigUnsupported, SystemFailure
 from pytest_embedvm.qemu.confinement import Confinement, Identity
 from pytest_embedvm.qemu.parts import KeyvalPart, ObjectPart, Scratch, SocketPlace

@@ -10,8 +10,8 @@ from pathlib import Path
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
-from pytest_embedvm.driver.layout import PLACES
-from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.roots.layout import PLACES
+from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 

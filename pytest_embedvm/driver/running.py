@@ -15,15 +15,15 @@ from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
-from pytest_embedvm.driver.record import BlockJob
-from pytest_embedvm.driver.recording import Recording
+from pytest_embedvm.driver.restart.record import BlockJob
+from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
 
 if TYPE_CHECKING:
-    from pytest_embedvm.driver.transfer import Transfer
+    from pytest_embedvm.driver.migration.transfer import Transfer
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0

@@ -24,7 +24,7 @@ from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
-from pytest_embedvm.driver.recording import Recording
+from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE

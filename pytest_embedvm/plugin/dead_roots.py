@@ -21,7 +21,7 @@ def reap(cache: Path) -> None:
     Neither the driver nor its loop is there where nothing of that kind can run.
     """
     if any(_may_run(status) for file in (cache / "roots").glob("*.json") for status in _statuses(file)):
-        from pytest_embedvm.driver.reaper import reap_dead
+        from pytest_embedvm.driver.restart.reaper import reap_dead
         from pytest_embedvm.loop import loop_thread
 
         loop_thread().run(reap_dead())
@@ -49,7 +49,7 @@ def purge(cache: Path) -> None:
     """
     latest = time.time() - DAY_S
     if any(_written(file) < latest for file in (cache / "roots").glob("*.json")):
-        from pytest_embedvm.driver.purge import purge_dead
+        from pytest_embedvm.driver.roots.purge import purge_dead
 
         purge_dead(DAY_S)
 

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 import pytest
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.driver import index
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots import index
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.cli.main import main
-from pytest_embedvm.driver import index
+from pytest_embedvm.driver.roots import index
 from pytest_embedvm.embed import make_uri
 from tests.cli.conftest import Boot
 
@@ -23,7 +23,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pytest_embedvm import libvirt
-from pytest_embedvm.driver import index
+from pytest_embedvm.driver.roots import index
 from pytest_embedvm.embed import make_uri
 
 if sys.argv[2] == "test":

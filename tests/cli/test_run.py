@@ -266,7 +266,7 @@ def test_what_a_killed_one_leaves_is_purged_on_request(
     run.end()
     assert_gone(qemu)
     assert list(home.iterdir()) != []
-    command = "from pytest_embedvm.driver.purge import purge_dead; purge_dead(older_than=0)"
+    command = "from pytest_embedvm.driver.roots.purge import purge_dead; purge_dead(older_than=0)"
     subprocess.run([sys.executable, "-c", command], env=environment, timeout=DEADLINE_S, check=True)
     assert list(home.iterdir()) == []
 

@@ -16,7 +16,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.machines import Machine, look
 from pytest_embedvm.cli.main import main
-from pytest_embedvm.driver.status import machines_of
+from pytest_embedvm.driver.restart.status import machines_of
 from pytest_embedvm.embed import make_uri
 from pytest_embedvm.qemu.identity import Identity
 from tests.cli.conftest import DEADLINE_S, Boot, pid_of

@@ -14,7 +14,7 @@ from pytest_embedvm.constants import DomainCreateFlags, DomainDestroyFlagsValues
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.events import Event
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import InternalError, SystemFailure
 from pytest_embedvm.logs import Log
 from tests.driver import tiny

@@ -20,19 +20,19 @@ from typing import Any
 import pytest
 
 from pytest_embedvm.driver.client import Client, Options
-from pytest_embedvm.driver.config import Config
+from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.loans import Loans
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.ownership import Ownership
-from pytest_embedvm.driver.purge import purge
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.purge import purge
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.confinement import Identity
 from tests.driver import tiny
-from tests.driver.test_config_live import certify, needs_openssl
+from tests.driver.config.test_live import certify, needs_openssl
 
 USER = 65534
 CONFIG = {"user": f"+{USER}", "group": f"+{USER}"}

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import persist
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import SystemFailure
 from tests.driver import tiny
 from tests.driver.conftest import OpenDriver

@@ -12,8 +12,8 @@ from pytest_embedvm.constants import DomainCreateFlags, ErrorDomain, ErrorNumber
 from pytest_embedvm.driver import persist, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.migration_server import Server
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.migration.server import Server
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import Mode, Uri, make_uri
 from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InvalidArgument, SystemFailure
 from tests.driver import tiny

@@ -21,9 +21,9 @@ from typing import IO, Any
 import pytest
 
 from pytest_embedvm import embed, libvirt, libvirt_qemu
-from pytest_embedvm.driver import status
 from pytest_embedvm.driver.descriptors import connect_unix
-from pytest_embedvm.driver.record import Record
+from pytest_embedvm.driver.restart import status
+from pytest_embedvm.driver.restart.record import Record
 from pytest_embedvm.qemu import image, monitor
 from tests.driver import tiny
 from tests.live.conftest import PAUSED, qemus, uri, xml

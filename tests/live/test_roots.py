@@ -14,7 +14,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.api._object import Session
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from tests.live.conftest import PAUSED, Open, Told, descriptors, qemus, uri, xml
 
 DEVICES = """

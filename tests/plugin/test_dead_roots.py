@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.plugin import dead_roots
-from tests.driver.test_reaper import orphan
+from tests.driver.restart.test_reaper import orphan
 
 KILLED = """
     import os, signal
@@ -82,7 +82,7 @@ def test_the_driver_is_not_imported_for_a_young_index(tmp_path: Path) -> None:
         from pathlib import Path
         from pytest_embedvm.plugin import dead_roots
         dead_roots.purge(Path(sys.argv[1]))
-        print("pytest_embedvm.driver.purge" in sys.modules)
+        print("pytest_embedvm.driver.roots.purge" in sys.modules)
     """
     (tmp_path / "roots").mkdir()
     for expected in ("False", "True"):
@@ -111,7 +111,7 @@ def test_the_driver_is_not_imported_where_nothing_can_run(tmp_path: Path) -> Non
     (tmp_path / "roots/b.json").write_text("{")
     code = (
         "import sys; from pathlib import Path; from pytest_embedvm.plugin import dead_roots\n"
-        "dead_roots.reap(Path(sys.argv[1])); print('pytest_embedvm.driver.reaper' in sys.modules)"
+        "dead_roots.reap(Path(sys.argv[1])); print('pytest_embedvm.driver.restart.reaper' in sys.modules)"
     )
     for pid, expected in ((0, "False"), (2**22 + 1, "False"), (os.getpid(), "True")):
         (tmp_path / "root/run/qemu/a.xml").write_text(f"<domstatus state='running' reason='booted' pid='{pid}'>")

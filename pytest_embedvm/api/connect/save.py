@@ -11,7 +11,7 @@ from pytest_embedvm.api.domain.save import SAVE, runs
 from pytest_embedvm.api.domain.save import file as named
 from pytest_embedvm.constants import DomainSaveImageXMLFlags
 from pytest_embedvm.constants import DomainSaveRestoreFlags as Flags
-from pytest_embedvm.driver import restoring
+from pytest_embedvm.driver.saving import restore as restoring
 
 RESTORE: Final = SAVE | Flags.RESET_NVRAM
 

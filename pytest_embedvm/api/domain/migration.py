@@ -13,9 +13,10 @@ from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base, Identity
 from pytest_embedvm.constants import DomainGetJobStatsFlags, ErrorDomain
 from pytest_embedvm.constants import DomainMigrateFlags as Flags
-from pytest_embedvm.driver import migration_client, migration_control
 from pytest_embedvm.driver.long_job import UNLIMITED, info
-from pytest_embedvm.driver.migration import Plan
+from pytest_embedvm.driver.migration import client as migration_client
+from pytest_embedvm.driver.migration import control as migration_control
+from pytest_embedvm.driver.migration.outgoing import Plan
 from pytest_embedvm.errors import ArgumentUnsupported, InvalidCall, InvalidConnection, NumericalOverflow
 
 if TYPE_CHECKING:

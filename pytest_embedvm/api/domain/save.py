@@ -12,8 +12,9 @@ from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
 from pytest_embedvm.constants import DomainCoreDumpFlags, DomainCoreDumpFormat, DomainSaveImageXMLFlags
 from pytest_embedvm.constants import DomainSaveRestoreFlags as Flags
-from pytest_embedvm.driver import restoring, saving
-from pytest_embedvm.driver.dumping import Wish, dump
+from pytest_embedvm.driver.saving import restore as restoring
+from pytest_embedvm.driver.saving import save as saving
+from pytest_embedvm.driver.saving.dump import Wish, dump
 from pytest_embedvm.errors import InvalidCall
 
 #: BYPASS_CACHE is a hint that nothing depends on.
