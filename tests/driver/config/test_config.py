@@ -290,7 +290,7 @@ def test_what_has_no_effect_is_named(tmp_path: Path, write: Write) -> None:
 
 # What the documentation says
 
-DOCS = (Path(__file__).parents[2] / "docs/driver.md").read_text()
+DOCS = (Path(__file__).parents[3] / "docs/driver.md").read_text()
 
 
 def table(first: str) -> list[tuple[set[str], str]]:

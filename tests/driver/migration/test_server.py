@@ -43,7 +43,7 @@ from tests.driver import tiny
 from tests.driver.conftest import Events, OpenDriver, state
 from tests.driver.migration.test_outgoing import LARGE, LIVE
 
-PROJECT = Path(__file__).parent.parent.parent
+PROJECT = Path(__file__).parents[3]
 
 #: Opens a root, tells what happens there, and answers lines: what its domains are.
 OTHER = """
