@@ -223,6 +223,13 @@ class OperationFailed(EmbedError):
     sentence = "operation failed: {}"
 
 
+class OperationAborted(EmbedError):
+    """Somebody called the operation off."""
+
+    code = ErrorNumber.OPERATION_ABORTED
+    sentence = "operation aborted: {}"
+
+
 class OperationTimeout(EmbedError):
     """A deadline passed; the detail says what was awaited and what was last seen."""
 

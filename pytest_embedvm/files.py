@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import IO, Final
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
@@ -24,15 +26,22 @@ def make_private_directory(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync: bool = True) -> None:
+#: How the name of a file begins that is being written; its writer may have been killed.
+HALF: Final = ".new-"
+
+
+def write_atomically(
+    path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync: bool = True, prefix: str = HALF
+) -> None:
     """Write DATA to PATH so that a reader sees the old bytes or the new ones, never a part.
 
     The file is synced before it takes its name; a failure leaves no temporary file behind.
 
+    :param prefix: how the temporary file is called meanwhile, so that who comes after a killed writer can tell.
     :param sync: False for what need not survive a power failure: it takes milliseconds less.
     :raise OSError: when the directory cannot be written.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -46,14 +55,21 @@ def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE, *, sync:
         raise
 
 
-def set_aside(path: Path) -> Path:
-    """Rename PATH, which cannot be read, to `NAME.unreadable`, numbered if that is taken; returns its new path.
+def memory_file(name: str) -> IO[bytes]:
+    """An empty file that no directory has, to write and read; NAME shows in /proc only."""
+    return os.fdopen(os.memfd_create(name), "w+b")
 
-    :raise OSError: when it cannot be renamed.
+
+def set_aside(path: Path) -> Path:
+    """Keep PATH, which cannot be read, as `NAME.unreadable`, numbered if that is taken; returns where it is now.
+
+    That is PATH itself when it cannot be renamed.
     """
     aside = path.with_name(f"{path.name}.unreadable")
     number = 1
-    while aside.exists():
+    while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.unreadable-{number}")
-    return path.rename(aside)
+    with contextlib.suppress(OSError):
+        return path.rename(aside)
+    return path

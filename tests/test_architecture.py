@@ -96,3 +96,11 @@ def test_no_shell_and_no_import_inside_a_function_to_hide_a_cycle(path: Path) ->
     for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)):
         late = [n.lineno for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
         assert not late, f"{path}:{late} imports inside {function.name}()"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_deadline_loses_no_cancel(path: Path) -> None:
+    """asyncio.wait_for() does before Python 3.12, when what it waits for is done at that moment; timeout() never."""
+    attributes = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute))
+    lines = [n.lineno for n in attributes if ast.unparse(n) == "asyncio.wait_for"]
+    assert not lines, f"{path}:{lines}: asyncio.timeout()"

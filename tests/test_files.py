@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.files import make_private_directory, write_atomically
+from pytest_embedvm.files import make_private_directory, memory_file, set_aside, write_atomically
 
 
 def mode(path: Path) -> int:
@@ -54,3 +54,25 @@ def test_a_failure_keeps_the_old_bytes_and_leaves_nothing(tmp_path: Path, monkey
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_set_aside_never_replaces_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    for number in range(3):
+        path.write_text(str(number))
+        set_aside(path)
+    kept = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert kept == {"a.xml.unreadable": "0", "a.xml.unreadable-2": "1", "a.xml.unreadable-3": "2"}
+
+
+def test_what_cannot_be_renamed_stays(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "gone") == tmp_path / "gone"
+
+
+def test_a_memory_file_is_in_no_directory() -> None:
+    with memory_file("embedvm-test") as file:
+        file.write(b"x")
+        file.flush()
+        assert Path(f"/proc/self/fd/{file.fileno()}").read_bytes() == b"x"
+        assert os.fstat(file.fileno()).st_nlink == 0
+        assert not os.get_inheritable(file.fileno())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_embedvm.cli.main import COMMANDS
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.devices import KINDS
 from pytest_embedvm.errors import ConfigUnsupported
@@ -64,6 +65,11 @@ def test_what_the_vm_can_do_is_named_and_there() -> None:
     assert of_console <= set(dir(Console))
     attributes = {"console", "domain", "connection", "name"}
     assert set(re.findall(r"\bvm\.(\w+)", text)) <= public | attributes
+
+
+def test_the_commands_of_the_table_are_those_there_are() -> None:
+    named = {name.split()[1] for name in rows("command") if name.startswith("embedvm ")}
+    assert named == {command.__name__.rpartition(".")[2] for command in COMMANDS}
 
 
 def test_the_devices_of_the_table_are_those_there_are() -> None:

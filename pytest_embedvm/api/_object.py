@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api.error import report, virResetLastError
@@ -13,19 +14,35 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied
-from pytest_embedvm.loop import LoopThread
+from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
+from pytest_embedvm.loop import LoopThread, to_its_end
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
+
+#: How long callbacks may take for the events before a close.
+DRAIN_TIMEOUT_S: Final = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="LibvirtObject")
 
 
+class Closable(Protocol):
+    """What has to be closed, and can be twice."""
+
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closable)
+
+
 class Unexpected(InternalError):
     """The driver raised what it never promised: a defect, whose traceback is the cause."""
+
+
+class ClosedMeanwhile(InvalidConnection):
+    """Another thread closed the connection between the check of a call and its turn on the loop."""
 
 
 class answering:
@@ -67,43 +84,105 @@ class Session:
     ) -> None:
         self.uri = uri
         self.client = client
-        self.driver = driver
+        self._driver = driver
         self.loop = loop
         self.policy = policy
         self.readonly = readonly
         self.closed = False
+        self._ending = False
+        self._pid = os.getpid()
         self.callbacks: set[int] = set()
         self.lifecycle_callbacks: dict[object, int] = {}
+        #: What is open behind its streams.
+        self.pipes: set[Closable] = set()
 
     def check(self, function: str, origin: ErrorDomain, *, writes: bool) -> None:
         """Refuse the call FUNCTION on a closed connection, one that WRITES on a read-only one, and what nobody may.
 
         :raise InvalidConnection: when the connection is closed.
+        :raise OperationInvalid: in a forked child, which has none of the driver's threads.
         :raise OperationDenied: when it is read-only.
         :raise AccessDenied: when the policy does not let it through.
         """
         if self.closed:
             raise InvalidConnection(function, origin=origin)
+        if self._pid != os.getpid():
+            raise OperationInvalid(
+                f"this connection belongs to process {self._pid}, this is process {os.getpid()}: "
+                "a forked child must open a root of its own"
+            )
         if writes and self.readonly:
             raise OperationDenied(f"read only access prevents {function}")
         access.require(self.policy, function, writes=writes)
 
-    async def end(self) -> None:
+    async def end(self, *, drain: bool = True) -> None:
         """Take this connection's callbacks away and give the driver back.
 
+        :param drain: whether what has happened so far is told first; not from inside a callback, which would wait
+            for itself.
         :raise InvalidConnection: when another thread was faster.
         """
-        if self.closed:
+        if self.closed or self._ending:
             raise InvalidConnection("virConnectClose", origin=ErrorDomain.NONE)
+        self._ending = True
+        await to_its_end(self._end(drain=drain))
+
+    async def _end(self, *, drain: bool) -> None:
+        if drain and self.callbacks and not await self._driver.events.drain(DRAIN_TIMEOUT_S):
+            self._driver.root.log.warning("not all events were told within %g s of a close()", DRAIN_TIMEOUT_S)
         self.closed = True
         for number in self.callbacks:
-            self.driver.events.deregister(number)
-        await self.driver.close(self.client)
+            self._driver.events.deregister(number)
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
+            await asyncio.gather(*(self.let_go(pipe) for pipe in self.pipes))
+        finally:
+            await self._driver.close(self.client)
+
+    async def keep(self, pipe: C) -> C:
+        """PIPE, which will be closed with the connection.
+
+        :raise ClosedMeanwhile: when the connection was closed while it was opened.
+        """
+        if self.closed:
+            await pipe.close()
+            raise ClosedMeanwhile("virConnectClose")
+        self.pipes.add(pipe)
+        return pipe
+
+    async def let_go(self, pipe: Closable) -> None:
+        """Close PIPE, now."""
+        self.pipes.discard(pipe)
+        await pipe.close()
+
+    def delivers_here(self) -> bool:
+        """Whether this is the thread of the callbacks: one of them is running."""
+        return self._driver.events.delivers_here()
+
+    @property
+    def driver(self) -> Driver:
+        """The driver, which must not be asked any more when it was closed while a call was on its way to the loop.
+
+        :raise ClosedMeanwhile: when it was.
+        """
+        if self.closed:
+            raise ClosedMeanwhile("virConnectClose")
+        return self._driver
 
     def abandon(self) -> None:
         """End without waiting: nobody holds the connection any more. Runs wherever the garbage is collected."""
         if not self.closed and self.loop.alive:
-            asyncio.run_coroutine_threadsafe(self.end(), self.loop.loop)
+            self.loop.leave(self._abandoned())
+
+    async def _abandoned(self) -> None:
+        try:
+            await self.end()
+        except InvalidConnection:
+            pass  # another thread closed it meanwhile
+        except EmbedError as error:
+            self._driver.root.log.error("a connection that nobody holds did not end well: %s", error)  # noqa: TRY400
 
 
 class LibvirtObject:
@@ -130,7 +209,10 @@ def public(
             with answering():
                 self._session.check(function, origin, writes=writes)
                 arguments.c_strings((*args, *kwargs.values()))
-                return method(self, *args, **kwargs)
+                try:
+                    return method(self, *args, **kwargs)
+                except ClosedMeanwhile:
+                    raise InvalidConnection(function, origin=origin) from None
 
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,11 +13,15 @@ from pytest_embedvm.api.unsupported import unsupported_function
 ROUND_S: Final = 1.0
 
 _delivered = threading.Condition()
+#: How many callbacks have run, and how many of them a round has returned for.
+_count = _told = 0
 
 
 def event_delivered() -> None:
     """Tell those who wait in `virEventRunDefaultImpl` that a callback has run."""
+    global _count
     with _delivered:
+        _count += 1
         _delivered.notify_all()
 
 
@@ -37,9 +42,11 @@ def virEventRegisterImpl(
 
 
 def virEventRunDefaultImpl() -> int:
-    """Wait until a callback has run, at most one second."""
+    """Wait until a callback has run since the last call, at most one second."""
+    global _told
     with _delivered:
-        _delivered.wait(ROUND_S)
+        _delivered.wait_for(lambda: _count != _told, ROUND_S)
+        _told = _count
     return 0
 
 
@@ -55,3 +62,12 @@ virEventRemoveHandle = unsupported_function("virEventRemoveHandle")
 virEventRemoveTimeout = unsupported_function("virEventRemoveTimeout")
 virEventUpdateHandle = unsupported_function("virEventUpdateHandle")
 virEventUpdateTimeout = unsupported_function("virEventUpdateTimeout")
+
+
+def _forget_in_child() -> None:
+    """A child of fork has the condition as it was at that moment, and maybe a thread of its parent's in it."""
+    global _delivered
+    _delivered = threading.Condition()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

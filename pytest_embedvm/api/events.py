@@ -41,6 +41,10 @@ ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.PMSUSPEND_DISK: _reason_unknown,
     DomainEventID.BALLOON_CHANGE: _fields("actual"),
     DomainEventID.DEVICE_REMOVED: _fields("alias"),
+    DomainEventID.BLOCK_JOB: _fields("disk", "kind", "status"),
+    DomainEventID.BLOCK_JOB_2: _fields("disk", "kind", "status"),
     DomainEventID.AGENT_LIFECYCLE: _fields("state", "reason"),
+    DomainEventID.MIGRATION_ITERATION: _fields("iteration"),
+    DomainEventID.JOB_COMPLETED: _fields("stats"),
     DomainEventID.METADATA_CHANGE: _fields("kind", "uri"),
 }

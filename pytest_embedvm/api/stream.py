@@ -40,21 +40,21 @@ class Pipe:
 
         A receive that is cancelled loses nothing: the next one goes on with the same read.
         """
-        if not self._left:
+        while not self._left:
             if self._reading is None:
                 self._reading = asyncio.create_task(self._link.read(PIECE))
-            done, _ = await asyncio.wait({self._reading}, timeout=None if wait else 0)
+            reading = self._reading
+            done, _ = await asyncio.wait({reading}, timeout=None if wait else 0)
             if not done:
                 return None
-            self._left = self._finished(done.pop())
+            if reading.cancelled():
+                raise OperationInvalid("stream is not open", origin=ErrorDomain.STREAMS)
+            if self._reading is reading:  # else another receive waited for it too, and was first
+                self._reading, self._left = None, reading.result()
+            if not reading.result():
+                return b""
         piece, self._left = self._left[:size], self._left[size:]
         return piece
-
-    def _finished(self, reading: asyncio.Task[bytes]) -> bytes:
-        self._reading = None
-        if reading.cancelled():
-            raise OperationInvalid("stream is not open", origin=ErrorDomain.STREAMS)
-        return reading.result()
 
     async def send(self, data: bytes) -> int:
         return await self._link.write(data)
@@ -80,8 +80,8 @@ class virStream(LibvirtObject):
         """The connection the stream belongs to."""
         return self._conn
 
-    def _attach(self, link: ConsoleLink) -> None:
-        self._pipe = Pipe(link)
+    def _attach(self, pipe: Pipe) -> None:
+        self._pipe = pipe
 
     def _opened(self, function: str) -> Pipe:
         if self._pipe is None:
@@ -124,7 +124,7 @@ class virStream(LibvirtObject):
 
     def _end(self, pipe: Pipe) -> None:
         self._pipe = None
-        self._run(pipe.close())
+        self._run(self._session.let_go(pipe))
 
     def recvAll(self, handler: Callable[[virStream, bytes, T], Any], opaque: T) -> None:
         """Give HANDLER(stream, data, opaque) each piece until the end.

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from xml.etree import ElementTree
 
 from pytest_embedvm.cli.errors import CommandFailed
-from pytest_embedvm.cli.machines import Machine, command_line
-
-#: A comma of QEMU's key=value syntax; one that is doubled is part of the value.
-_COMMA: Final = re.compile(r"(?<!,),(?!,)")
+from pytest_embedvm.cli.machines import Machine
 
 
 @dataclass(frozen=True)
 class Console:
-    """A console; `alias` is the device's, as `serial0`."""
+    """A console. `alias` is the device's, as `serial0`; `kind` its backend's, as `pty`, whose terminal is `path`."""
 
     alias: str
     kind: str
+    path: Path | None
     log: Path
 
 
@@ -40,11 +36,11 @@ def console(machine: Machine, alias: str | None = None) -> Console:
 
 
 def _consoles(machine: Machine) -> Iterator[Console]:
-    words = command_line(machine.pid)
-    for option, value in itertools.pairwise(words):
-        if option != "-chardev":
-            continue
-        kind, *pairs = _COMMA.split(value)
-        props: Mapping[str, str] = dict(pair.replace(",,", ",").split("=", 1) for pair in pairs)
-        if "logfile" in props:
-            yield Console(props["id"].removeprefix("char"), kind, Path(props["logfile"]))
+    # S314: our own driver wrote this document.
+    devices = ElementTree.fromstring(machine.xml).findall("devices/*")  # noqa: S314
+    named = {alias.get("name"): device for device in devices if (alias := device.find("alias")) is not None}
+    for name, log in machine.console_logs.items():
+        if (device := named.get(name)) is not None:
+            source = device.find("source")
+            path = source.get("path") if source is not None else None
+            yield Console(name, device.get("type", ""), Path(path) if path else None, log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -11,14 +11,17 @@ from typing import Final, Protocol, TypeVar
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.machines import Machine, Root, look, roots
 
-ROOT_HELP: Final = "number of `embedvm ps`, path, or how one of its directories begins; not needed if there is one only"
-DOMAIN_HELP: Final = "name, id, or how the name begins; not needed if there is one only"
+ROOT_HELP: Final = (
+    "its number or label in `embedvm ps`, its path, or how a directory of that begins; not needed if only one lives"
+)
+DOMAIN_HELP: Final = "its name or id, or how the name begins"
 
 
 def add_target(parser: argparse.ArgumentParser, rest: str | None = None, rest_help: str = "") -> None:
     """Declare ROOT, DOMAIN and what comes after them. They are told apart by what there is: see `machine`."""
     usage = f"[ROOT] [DOMAIN]{f' {rest}' if rest else ''}"
-    text = f"ROOT: {ROOT_HELP}. DOMAIN: {DOMAIN_HELP}.{f' {rest}: {rest_help}' if rest else ''}"
+    text = f"ROOT: {ROOT_HELP}. DOMAIN: {DOMAIN_HELP}. Neither is needed where there is one VM."
+    text += f" {rest}: {rest_help}" if rest else ""
     parser.add_argument("words", nargs="*", metavar=usage, help=text)
 
 
@@ -81,12 +84,12 @@ def _choose(words: Sequence[str], inside: Callable[[Root], Sequence[T]], there: 
         (2, _named(here, second) or [thing for thing in here if str(thing.id) == second]),
         (1, _named(everywhere, first)),
         (1, here),
-        (0, everywhere),
+        (0, [] if root else everywhere),
     )
     for taken, found in readings:
         if len(found) == 1:
             return found[0], list(words[taken:])
-    there_is = {one: [thing.name for thing in inside(one)] for one in ([root] if root else living)}
+    there_is = [(one, [thing.name for thing in inside(one)]) for one in ([root] if root else living)]
     raise CommandFailed(_which(words, there_is, there))
 
 
@@ -101,10 +104,10 @@ def _named(things: Sequence[T], word: str) -> list[T]:
     return exactly or [thing for thing in things if word and thing.name.startswith(word)]
 
 
-def _which(words: Sequence[str], there_is: Mapping[Root, Sequence[str]], there: str) -> str:
-    if not any(there_is.values()):
-        return f"no {there}{''.join(f' in {root.path}' for root in there_is)}"
-    lines = (f"  {root.number} {root.path}: {', '.join(names)}" for root, names in there_is.items())
+def _which(words: Sequence[str], there_is: Sequence[tuple[Root, Sequence[str]]], there: str) -> str:
+    if not any(names for _, names in there_is):
+        return f"no {there}{''.join(f' in {root.path}' for root, _ in there_is)}"
+    lines = (f"  {root.number} {root.path}: {', '.join(names)}" for root, names in there_is)
     meant = f"'{' '.join(words)}' names none, or several" if words else "say which"
     return "\n".join((f"{meant}; there is", *lines))
 
@@ -113,7 +116,7 @@ def _root(living: Sequence[Root], word: str) -> Root | None:
     if not word:
         return None
     for root in living:
-        if word == str(root.number) or _path(word) == root.path:
+        if word in (str(root.number), root.label) or _path(word) == root.path:
             return root
     if "/" in word and (_path(word) / "run/qemu").is_dir():
         return look(_path(word))  # one that nothing tells of

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from pytest_embedvm.cli import chardevs, terminal
 from pytest_embedvm.cli.choosing import add_target, machine
-from pytest_embedvm.cli.door import Door
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.cli.following import Growth
 from pytest_embedvm.cli.machines import Machine, look
@@ -20,7 +19,7 @@ from pytest_embedvm.cli.machines import Machine, look
 #: Ctrl-], as telnet and `virsh console` have it.
 LEAVE: Final = b"\x1d"
 #: How much of what was said before is shown.
-BEFORE_BYTES: Final = 4096
+BEFORE_BYTES: Final = 2048
 _READ_BYTES: Final = 4096
 #: What was typed and the guest has not read: beyond this nothing more is taken.
 _PENDING_BYTES: Final = 65536
@@ -51,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         pidfd = found.pidfd()
         stack.callback(os.close, pidfd)
         guest = None if args.read_only else stack.enter_context(_Typing(found, console))
-        print(f"{found.name}: {console.alias}; Ctrl-] leaves", file=sys.stderr, flush=True)
         if sys.stdin.isatty():
             stack.enter_context(terminal.raw(sys.stdin.fileno()))
+        print(f"{found.name}: {console.alias}; Ctrl-] leaves", end="\r\n", file=sys.stderr, flush=True)
         ended = _Session(growth, pidfd, guest).run()
     print(f"\ndomain '{found.name}' has ended" if ended else "", file=sys.stderr)
     return 0
@@ -65,11 +64,12 @@ class _Typing:
     def __init__(self, found: Machine, console: chardevs.Console) -> None:
         """:raise CommandFailed: when the console is none, or cannot be opened."""
         if console.kind != "pty":
-            raise CommandFailed(
-                f"{console.alias} is a {console.kind}, which one can hold at a time: --read-only shows what it says"
-            )
-        self._path = _pty(found, console.alias)
-        self._owner = look(found.root).pid
+            raise CommandFailed(f"{console.alias} is no pty but a {console.kind}: --read-only shows what it says")
+        if console.path is None:
+            raise CommandFailed(f"{console.alias} has no terminal yet: its domain is being started")
+        self._path = console.path
+        holder = look(found.root).holder
+        self._owner = holder.pid if holder else None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -105,14 +105,6 @@ class _Typing:
                 os.read(self._descriptor, _READ_BYTES)
             if ready & select.POLLOUT:
                 self.pending = self.pending[os.write(self._descriptor, self.pending) :]
-
-
-def _pty(found: Machine, alias: str) -> Path:
-    with Door.open(found.door) as door:
-        for chardev in door.execute("query-chardev"):
-            if chardev["label"] == f"char{alias}":
-                return Path(chardev["filename"].removeprefix("pty:"))
-    raise CommandFailed(f"QEMU knows no console {alias}")
 
 
 class _Session:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 from pytest_embedvm.cli.errors import CommandFailed
+from pytest_embedvm.cli.source import read_xml
 
 #: The exit status when the domain calls at least one driver.
 CALLS: Final = 3
@@ -41,16 +40,3 @@ def run(args: argparse.Namespace) -> int:
     for need in needs:
         print(need)
     return CALLS if needs else 0
-
-
-def read_xml(file: str) -> str:
-    """The text of FILE, where - is the standard input.
-
-    :raise CommandFailed: when it cannot be read, or is not UTF-8.
-    """
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except OSError as error:
-        raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise CommandFailed(f"cannot read {file}: {error}") from None

@@ -49,9 +49,12 @@ class Growth:
             os.close(self._watch)
 
     def skip(self, keep: int) -> None:
-        """Go on KEEP bytes before the present end."""
-        size = os.fstat(self._file.fileno()).st_size
-        self._file.seek(max(size - keep, 0))
+        """Go on at the first line that begins in the last KEEP bytes; if none does, where these do."""
+        begin = max(os.fstat(self._file.fileno()).st_size - keep - 1, 0)
+        self._file.seek(begin)
+        if begin:
+            _, newline, rest = self._file.read(keep + 1).partition(b"\n")
+            self._file.seek(-len(rest) if newline else -keep, os.SEEK_CUR)
 
     def read(self) -> Iterator[bytes]:
         """What has been appended since the last time."""

@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
 import re
-import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
 from pytest_embedvm.cli.errors import CommandFailed
 
-#: In the environment of each VM's QEMU: its runtime directory, which names root and id.
-_HOME: Final = re.compile(r"HOME=(/.*)/lib/qemu/domain-(\d+)-[^/]+")
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.restart.record import Record
+    from pytest_embedvm.driver.roots.lock import Holder
+    from pytest_embedvm.qemu.identity import Identity
+
+#: HOME in the environment of each VM's QEMU: its runtime directory.
+_HOME: Final = re.compile(r"(/.*)/lib/qemu/domain-\d+-[^/]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A running VM."""
+    """A running VM, as its driver has put it on record."""
 
     root: Path
     name: str
     id: int
-    pid: int
-    #: When its QEMU began, in clock ticks since the host's boot: with `pid`, the process's identity.
-    start_time: int
+    process: Identity
+    #: libvirt's words, as `paused` and `user`.
     state: str
+    reason: str
+    #: When its QEMU was started, in seconds since 1970.
+    started: float
+    #: Whether it outlives who started it.
+    kept: bool
+    #: The live XML.
+    xml: str
+    #: What its consoles have said, by alias.
+    console_logs: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, root: Path, record: Record, process: Identity) -> Self:
+        return cls(
+            root=root,
+            name=record.name,
+            id=record.id,
+            process=process,
+            state=record.status.state.name.lower(),
+            reason=getattr(record.status.reason, "name", "unknown").lower().replace("_", " "),
+            started=record.started,
+            kept=record.kept,
+            xml=record.domain,
+            console_logs={port.alias: port.log for port in record.ports if port.log},
+        )
 
     @property
-    def age_s(self) -> float:
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return uptime - self.start_time / os.sysconf("SC_CLK_TCK")
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def door(self) -> Path:
         """The socket of its second monitor."""
-        return Path(_environment(self.pid).get("HOME", "/nonexistent"), "debug.sock")
+        from pytest_embedvm.driver.start import DOOR
+
+        return Path(_environment(self.pid).get("HOME", "/nonexistent"), DOOR)
 
     def pidfd(self) -> int:
         """A descriptor of its QEMU, and of no other process that has the number by now.
@@ -48,92 +76,71 @@ class Machine:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             raise CommandFailed(f"domain '{self.name}' has ended") from None
-        if start_time(self.pid) == self.start_time and _vm_of(self.pid) == (self.root, self.id):
+        if self.process.alive and _root_of(self.pid) == self.root:
             return descriptor
         os.close(descriptor)
         raise CommandFailed(f"domain '{self.name}' has ended; process {self.pid} is another one now")
-
-    def kill(self) -> None:
-        """SIGKILL its QEMU, and nothing else.
-
-        :raise CommandFailed: when it has ended.
-        """
-        descriptor = self.pidfd()
-        try:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Root:
     """A root that a process has open, or in which a VM runs."""
 
-    #: As `embedvm ps` numbers them, from 1 on, the oldest first.
+    #: As `embedvm ps` numbers them, from 1 on, the one opened first first.
     number: int
     path: Path
+    #: How the driver's logs call it.
+    label: str
     #: Who has it open; None: nobody, its VMs were kept.
-    pid: int | None
-    command: str
+    holder: Holder | None
     machines: tuple[Machine, ...]
 
 
 def roots() -> list[Root]:
-    """Every root of this user that lives."""
-    paths = sorted({*_roots_of_processes()})
-    return [look(path, number) for number, path in enumerate(paths, 1)]
+    """Every root of this user that lives: those of the index, and those that only their VMs tell of."""
+    from pytest_embedvm.driver.roots import index
+
+    known = [entry.path for entry in reversed(index.roots())]
+    paths = dict.fromkeys((*known, *sorted(_roots_of_processes())))
+    living = [root for root in map(look, paths) if root.holder or root.machines]
+    return [dataclasses.replace(root, number=number) for number, root in enumerate(living, 1)]
 
 
-def look(path: Path, number: int = 0) -> Root:
+def look(path: Path) -> Root:
     """The root at PATH."""
-    pid = _holder(path)
-    return Root(
-        number=number,
-        path=path,
-        pid=pid,
-        command=" ".join(command_line(pid)) if pid else "",
-        machines=tuple(sorted(_machines(path), key=lambda machine: machine.id)),
-    )
+    from pytest_embedvm.driver.logs import label
+
+    return Root(number=0, path=path, label=label(path), holder=_holder(path), machines=tuple(_machines(path)))
+
+
+def _machines(path: Path) -> Iterator[Machine]:
+    from pytest_embedvm.driver.restart.status import machines_of
+
+    for record in machines_of(path):
+        if record.process and _root_of(record.process.pid) == path:
+            yield Machine.of(path, record, record.process)
+
+
+def _holder(path: Path) -> Holder | None:
+    from pytest_embedvm.driver.roots.lock import Holder, holder
+
+    try:
+        return holder(path / "run/qemu/driver.pid")
+    except OSError:  # somebody has it, or had it, of whom this user may know nothing
+        return Holder(None, "") if path.exists() else None
 
 
 def _roots_of_processes() -> Iterator[Path]:
     """The roots in which VMs of this user run, whether or not the index knows them."""
     for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and (found := _vm_of(int(process.name))):
-            yield found[0]
+        if process.name.isdecimal() and (root := _root_of(int(process.name))):
+            yield root
 
 
-def _machines(path: Path) -> Iterator[Machine]:
-    for file in (path / "run/qemu").glob("*.pid"):
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(file.read_text())
-            began, found = start_time(pid), _vm_of(pid)
-            if began is not None and found and found[0] == path:
-                yield Machine(root=path, name=file.stem, id=found[1], pid=pid, start_time=began, state="running")
-
-
-def _holder(path: Path) -> int | None:
-    try:
-        return int((path / "run/qemu/driver.pid").read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def start_time(pid: int) -> int | None:
-    """When process PID began, in clock ticks since the host's boot; None when it has ended."""
-    try:
-        # proc(5): fields 3 and 22, counted after the parenthesized name
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _vm_of(pid: int) -> tuple[Path, int] | None:
-    """The root and the id of the VM whose QEMU is process PID; None when it is no VM, or another user's."""
-    found = _HOME.fullmatch(f"HOME={_environment(pid).get('HOME', '')}")
-    return (Path(found[1]), int(found[2])) if found else None
+def _root_of(pid: int) -> Path | None:
+    """The root of the VM whose QEMU is process PID; None when it is no VM, or another user's."""
+    found = _HOME.fullmatch(_environment(pid).get("HOME", ""))
+    return Path(found[1]) if found else None
 
 
 def _environment(pid: int) -> dict[str, str]:
@@ -143,12 +150,3 @@ def _environment(pid: int) -> dict[str, str]:
         return {}
     words = (os.fsdecode(word).partition("=") for word in data.split(b"\0"))
     return {name: value for name, _, value in words}
-
-
-def command_line(pid: int) -> list[str]:
-    """The words of process PID; none when it has ended."""
-    try:
-        data = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return []
-    return [os.fsdecode(word) for word in data.split(b"\0")[:-1]]

@@ -6,18 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from pytest_embedvm import __version__
-from pytest_embedvm.cli import console, explain, log, ps, qmp, screenshot, stop
+from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop, xml
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.errors import EmbedError
 
 #: What a shell gives for a command that SIGINT ended.
 INTERRUPTED: Final = 130
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Command(Protocol):
@@ -34,12 +31,12 @@ class Command(Protocol):
 
 
 #: In the order of `embedvm --help`.
-COMMANDS: Final[tuple[Command, ...]] = (ps, console, qmp, screenshot, log, stop, explain)
+COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, xml, stop, purge, explain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 when it failed, 2 when it was not understood."""
-    args = _parser().parse_args(argv)
+    args = _parse(_parser(), argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -51,7 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `embedvm log | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a log, a socket, a process that was there a moment ago
+        print(f"embedvm {args.command}: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return 1
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What ARGV says; words may go on after an option, which argparse leaves over: `embedvm qmp vm --hmp info name`."""
+    args, over = parser.parse_known_args(argv)
+    if over and ("words" not in args or any(word.startswith("-") for word in over)):
+        parser.error(f"unrecognized arguments: {' '.join(over)}")
+    if over:
+        args.words = [*args.words, *over]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 from pytest_embedvm.cli.machines import Machine, Root, roots
@@ -30,8 +31,9 @@ def _root_as_json(root: Root) -> dict[str, Any]:
     return {
         "number": root.number,
         "path": str(root.path),
-        "pid": root.pid,
-        "command": root.command or None,
+        "label": root.label,
+        "pid": root.holder.pid if root.holder else None,
+        "command": root.holder.command if root.holder else None,
         "domains": [_machine_as_json(machine) for machine in root.machines],
     }
 
@@ -41,20 +43,28 @@ def _machine_as_json(machine: Machine) -> dict[str, Any]:
         "id": machine.id,
         "name": machine.name,
         "state": machine.state,
+        "reason": machine.reason,
         "pid": machine.pid,
-        "age_s": round(machine.age_s, 3),
+        "age_s": round(time.time() - machine.started, 3),
+        "kept": machine.kept,
     }
 
 
 def _lines(root: Root) -> list[str]:
-    owner = f"open in process {root.pid}: {root.command}" if root.pid else "nobody has it open"
-    rows = [(str(m.id), m.name, m.state, f"pid {m.pid}", age(m.age_s)) for m in root.machines]
+    owner = f"open in {root.holder}" if root.holder else "nobody has it open"
+    rows = [_row(machine) for machine in root.machines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        f"{root.number}  {root.path}",
+        f"{root.number}  {root.path}  [{root.label}]",
         f"   {owner}",
         *("   " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
     ]
+
+
+def _row(machine: Machine) -> tuple[str, ...]:
+    state = f"{machine.state} ({machine.reason})"
+    since = age(time.time() - machine.started)
+    return str(machine.id), machine.name, state, f"pid {machine.pid}", since, "kept" if machine.kept else ""
 
 
 def age(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.host import Host
@@ -25,7 +25,7 @@ class Launch:
     parts: tuple[Part, ...]
     environment: Mapping[str, str]
     #: What QEMU has to be told once it is up, before the guest runs for the first time.
-    commands: tuple[Command, ...] = ()
+    commands: tuple[Command, ...] = field(default=(), repr=False)  # a password's too
 
     @property
     def descriptors(self) -> list[Descriptor]:

@@ -14,7 +14,7 @@ class Options:
     """What `open` was told besides the URI."""
 
     #: Configuration instead of the root's own file: a path, or keys and values.
-    config: str | os.PathLike[str] | Mapping[str, object] | None = None
+    config: str | os.PathLike[str] | Mapping[str, object] | None = field(default=None, repr=False)  # a password's too
     #: Whether the machines that it starts have a second monitor that others can connect to.
     debug: bool = True
     #: Whether the machines that it starts without AUTO_DESTROY outlive the process.

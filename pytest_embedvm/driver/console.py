@@ -108,7 +108,8 @@ class ConsoleLink:
         self._source.close()  # which ends what the reader waits for
         self._writer.close()
         try:
-            await asyncio.wait_for(self._writer.wait_closed(), FLUSH_TIMEOUT_S)
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._writer.wait_closed()
         except TimeoutError:
             self._cut = True
             self._writer.transport.abort()

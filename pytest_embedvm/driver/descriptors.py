@@ -11,28 +11,43 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
-from pytest_embedvm.qemu.process import Process
 
 BACKLOG: Final = 16
 
 
-def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack) -> int:
+@dataclass
+class Beside:
+    """What a machine has beside its QEMU, as it is opened: programs, and files that go with it."""
+
+    companions: Companions = field(default_factory=Companions)
+    files: list[Path] = field(default_factory=list)
+
+
+def open_request(
+    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> int:
     """Open what a part of a machine asks for, and return its number.
 
     :param stack: undoes what lasts as long as the machine: a socket's file, a companion.
     :param passed: closes our copy, once QEMU has inherited it.
+    :param beside: is told of both.
     :raise SystemFailure: when it cannot be had.
     """
     match request:
-        case Listen(path):
-            sock = passed.enter_context(listen_unix(Path(path)))
-            stack.callback(Path(path).unlink, missing_ok=True)
+        case Listen(path, first):
+            bound = Path(first or path)
+            sock = passed.enter_context(listen_unix(bound))
+            for place in {bound, Path(path)}:
+                stack.callback(remove_socket, place, bound.stat())
+                beside.files.append(place)
             return sock.fileno()
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
@@ -44,13 +59,22 @@ def open_request(request: Request, stack: contextlib.AsyncExitStack, passed: con
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
+            beside.files.append(Path(path))
             return descriptor
         case Scratch(path):
             descriptor = _make_file(Path(path), stack)
             passed.callback(os.close, descriptor)
+            beside.files.append(Path(path))
             return descriptor
         case Companion(name, argv):
-            return _start_companion(name, argv, stack, passed)
+            return beside.companions.start(name, argv, stack, passed)
+
+
+def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
+    """Remove the socket at PATH; not one that another machine has BOUND there since."""
+    with contextlib.suppress(FileNotFoundError):
+        if bound is None or os.path.samestat(path.lstat(), bound):
+            path.unlink()
 
 
 def _open_file(path: str, *, write: bool) -> int:
@@ -77,20 +101,6 @@ def _open_directory(path: Path) -> int:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open directory '{path}': {error.strerror}") from error
-
-
-def _start_companion(
-    name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
-) -> int:
-    """A program that holds one end of a socket pair; it ends after QEMU."""
-    ours, theirs = socket.socketpair()
-    passed.enter_context(ours)
-    with theirs:
-        words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
-        process = Process.spawn(words, pass_fds=(theirs.fileno(),))
-    process.name = name
-    stack.push_async_callback(process.kill)
-    return ours.fileno()
 
 
 @contextlib.contextmanager

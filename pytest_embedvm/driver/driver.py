@@ -12,23 +12,29 @@ from functools import partial
 from typing import Final
 
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, logs, persist, subdrivers
+from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
-from pytest_embedvm.driver.config import Config
-from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.events import Event, EventHub
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.migration.server import Server
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.restart import reconnect
+from pytest_embedvm.driver.restart.ids import Ids
+from pytest_embedvm.driver.restart.recording import Recordings
+from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.saving.save import has_managed
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -47,8 +53,14 @@ class Driver:
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
         self.host = EmbedHost(root, config)
+        self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.ids = Ids(root)
+        self.recordings = Recordings(root, self.events)
+        self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
+        self.server = Server(self)
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._connections = 0
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
@@ -71,11 +83,13 @@ class Driver:
         subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
-            if driver._connections:
+            if driver._loop is not asyncio.get_running_loop():
+                driver._outlive_loop()
+            elif driver._connections:
                 driver._join(wanted, options)
                 return driver
-            # Its first connection is being opened, or its last one closed.
-            await (driver._closed if driver._opened.is_set() else driver._opened).wait()
+            else:  # its first connection is being opened, or its last one closed
+                await (driver._closed if driver._opened.is_set() else driver._opened).wait()
         return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
 
     def _join(self, wanted: Uri, options: Options) -> None:
@@ -100,19 +114,40 @@ class Driver:
         return driver
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
-        """Take up the machines that are defined in ROOT."""
+        """Take up the machines that are defined in ROOT, and those that run there already.
+
+        What happened to them in the meantime is held for those who register now; see `EventHub.release`.
+        """
+        try:
+            await self._take_up(root)
+        except BaseException:
+            await self.cleanup()
+            raise
+
+    async def _take_up(self, root: Root) -> None:
+        self.ownership.admit()
+        self.events.hold()
         for domain in persist.load(root):
             self.registry.add(Machine(self, domain, persistent=True))
+        if not await reconnect.reconnect(self):
+            self.events.release()
+        self.ownership.recover({machine.name for machine in self.registry if machine.active})
+        for machine in self.registry:
+            if machine.running:
+                self.ownership.adopt(machine.name, machine.running.stack)
+        self.server.open()
 
     async def cleanup(self) -> None:
-        """End all machines, and deliver no more events.
+        """End all machines but those that are kept.
 
         :raise SystemFailure: when a machine cannot be ended.
         """
-        try:
-            await self._destroy(m for m in self.registry if m.active or m.starting)
-        finally:
-            self.events.close()
+        await self.server.close()
+        kept = [machine for machine in self.registry if machine.kept]
+        if kept:
+            self.events.stop()  # what is on record as not delivered is not delivered any more
+        await asyncio.gather(*(stop.detach(machine.running) for machine in kept if machine.running))
+        await self._destroy(m for m in self.registry if m not in kept and (m.active or m.starting))
 
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
@@ -137,9 +172,22 @@ class Driver:
             if not isinstance(error, OperationInvalid | NoDomain):
                 raise error
 
-    def _free(self) -> None:
+    def _forget(self) -> None:
+        self.events.close()
+        self.server.forget()
         self.root.release()
         del _open[self.root.identity]
+
+    def _outlive_loop(self) -> None:
+        """The loop thread died, and with it every QEMU that is not to outlive it: hang up on those that are."""
+        for machine in self.registry:
+            if machine.running is not None:
+                machine.running.socket.close()
+        self._forget()
+
+    def _free(self) -> None:
+        self.ownership.close()
+        self._forget()
         self._opened.set()
         self._closed.set()
 
@@ -150,6 +198,17 @@ class Driver:
                 f"this root belongs to process {self._pid}, this is process {os.getpid()}: "
                 "a forked child must open a root of its own"
             )
+
+    def _require_open(self, function: str) -> None:
+        """:raise InvalidConnection: when the last connection was closed while FUNCTION was under way."""
+        if not self._connections:
+            raise InvalidConnection(function, origin=ErrorDomain.NONE)
+
+    def emit(self, machine: Machine, event: Event) -> None:
+        """Tell the callbacks that EVENT happened to MACHINE, and put it on record until they are told."""
+        self.events.emit(machine, event)
+        if machine.kept:
+            self.recordings.mark(machine.name)
 
     def evidence(self) -> dict[str, Evidence]:
         """What is known of each machine by its name, those that are gone included."""
@@ -166,29 +225,23 @@ class Driver:
         self.require_own_process()
         subdrivers.require(xml, client.uri if client else None)
         domain = await self._read(xml, validate=bool(flags & DomainCreateFlags.START_VALIDATE))
-        machine = self._claim(domain, live=True)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        self._require_open("virDomainCreateXML")
+        machine = self.admit(domain, live=True)
         try:
             await machine.create(flags, client, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def define_xml(self, xml: str, flags: int = 0) -> Machine:
         """Make the domain that XML describes persistent, without starting it."""
         domain = await self._read(xml, validate=bool(flags & DomainDefineFlags.DEFINE_VALIDATE))
-        machine = self._claim(domain, live=False)
-        if machine is None:
-            machine = Machine(self, domain, persistent=False)
-            self.registry.add(machine)
+        self._require_open("virDomainDefineXML")
+        machine = self.admit(domain, live=False)
         try:
-            machine.define(domain)
+            defining.define(machine, domain)
         finally:
-            if not machine.active and not machine.persistent:
-                self.registry.remove(machine)
+            self.dismiss(machine)
         return machine
 
     async def _read(self, xml: str, *, validate: bool = False) -> Completed:
@@ -205,10 +258,25 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    def _claim(self, domain: Completed, *, live: bool) -> Machine | None:
+    def admit(self, domain: Completed, *, live: bool) -> Machine:
+        """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
+
+        Whoever admits also dismisses.
+
+        :param live: it is to be started, so it must not be active.
+        """
         if domain.uuid is None:  # complete() gives every domain one
             raise XMLError(f"domain '{domain.name}' has no uuid")
-        return self.registry.claim(domain.name, domain.uuid, live=live)
+        machine = self.registry.claim(domain.name, domain.uuid, live=live)
+        if machine is None:
+            machine = Machine(self, domain, persistent=False)
+            self.registry.add(machine)
+        return machine
+
+    def dismiss(self, machine: Machine) -> None:
+        """Forget MACHINE if nothing came of it."""
+        if not machine.active and not machine.persistent:
+            self.registry.remove(machine)
 
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
@@ -257,10 +325,17 @@ class Driver:
         return capabilities_xml.domain(known, arch, machine, virttype)
 
 
+def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, machine: Machine) -> None:
+    """On the thread of the callbacks: what MACHINE's record says of undelivered events is old."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(recordings.mark, machine.name)
+
+
 def _matches(machine: Machine, flags: int) -> bool:
     state = machine.status.state
+    managed = bool(flags & (List.MANAGEDSAVE | List.NO_MANAGEDSAVE)) and has_managed(machine)
     other = state not in (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
-    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no managed saves, snapshots, checkpoints
+    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no snapshots, checkpoints
     groups = (
         {List.ACTIVE: machine.active, List.INACTIVE: not machine.active},
         {List.PERSISTENT: machine.persistent, List.TRANSIENT: not machine.persistent},
@@ -270,7 +345,7 @@ def _matches(machine: Machine, flags: int) -> bool:
             List.SHUTOFF: state is DomainState.SHUTOFF,
             List.OTHER: other,
         },
-        {List.MANAGEDSAVE: False, List.NO_MANAGEDSAVE: True},
+        {List.MANAGEDSAVE: managed, List.NO_MANAGEDSAVE: not managed},
         {List.AUTOSTART: False, List.NO_AUTOSTART: True},
         {List.HAS_SNAPSHOT: False, List.NO_SNAPSHOT: True},
         {List.HAS_CHECKPOINT: False, List.NO_CHECKPOINT: True},
@@ -286,6 +361,10 @@ def _forget_in_child() -> None:
     """A child of fork has the objects; the roots stay the parent's."""
     for driver in _open.values():
         driver.root.forget()
+        driver.server.forget()
+        for machine in driver.registry:
+            if machine.running:
+                machine.running.forget()
     _open.clear()
 
 

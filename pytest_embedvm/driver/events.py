@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import os
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_embedvm.constants import (
     ConnectDomainEventAgentLifecycleReason,
     ConnectDomainEventAgentLifecycleState,
+    ConnectDomainEventBlockJobStatus,
+    DomainBlockJobType,
     DomainEventID,
     DomainEventIOErrorAction,
     DomainEventTrayChangeReason,
@@ -125,12 +130,45 @@ class AgentLifecycle(Event):
 
 
 @dataclass(frozen=True)
+class MigrationIteration(Event):
+    """The guest's memory is being sent for the ITERATION-th time, from 1."""
+
+    event_id = DomainEventID.MIGRATION_ITERATION
+    iteration: int
+
+
+@dataclass(frozen=True)
+class JobCompleted(Event):
+    """A job that takes its time is over, and went well; `stats` are its figures."""
+
+    event_id = DomainEventID.JOB_COMPLETED
+    stats: dict[str, int | str]
+
+
+@dataclass(frozen=True)
 class MetadataChange(Event):
     """`uri` is the namespace of a changed element, None for title and description."""
 
     event_id = DomainEventID.METADATA_CHANGE
     kind: DomainMetadataType
     uri: str | None
+
+
+@dataclass(frozen=True)
+class BlockJob(Event):
+    """A block job ended; also delivered to those who registered for BLOCK_JOB_2. `disk` is the image's path here."""
+
+    event_id = DomainEventID.BLOCK_JOB
+    disk: str
+    kind: DomainBlockJobType
+    status: ConnectDomainEventBlockJobStatus
+
+
+@dataclass(frozen=True)
+class BlockJob2(BlockJob):
+    """`disk` is the target's name."""
+
+    event_id = DomainEventID.BLOCK_JOB_2
 
 
 @dataclass(frozen=True)
@@ -166,6 +204,15 @@ class EventHub:
         self._registrations: dict[int, _Registration] = {}
         self._ids = itertools.count()
         self._delivery: _Delivery | None = None
+        #: What is emitted before anybody could register; None once that is over.
+        self._held: list[tuple[Machine, Event]] | None = None
+        #: What callbacks wait for, in order.
+        self._undelivered: dict[int, tuple[Machine, Event]] = {}
+        self._numbers = itertools.count()
+        self._delivering = -1
+        self._stopped = False
+        #: Called on the thread of the callbacks whenever they were told something of a machine.
+        self.on_delivered: Callable[[Machine], None] | None = None
 
     def register(self, event_id: DomainEventID | None, machine: Machine | None, callback: Callback) -> int:
         """Have CALLBACK called with (machine, event) for each event of the kind, of MACHINE or of all.
@@ -187,24 +234,96 @@ class EventHub:
         with self._lock:
             return self._registrations.pop(number, None) is not None
 
+    def hold(self) -> None:
+        """Keep what is emitted from here on until `release`: those who are to hear it cannot register yet."""
+        with self._lock:
+            self._held = []
+
+    @property
+    def holding(self) -> bool:
+        return self._held is not None
+
+    def release(self) -> None:
+        """Deliver what was held to those who are registered by now."""
+        with self._lock:
+            held, self._held = self._held or [], None
+            for machine, event in held:
+                self._queue(machine, event)
+        for machine, _ in held:
+            if self.on_delivered is not None:  # what nobody wants is not pending any more
+                self.on_delivered(machine)
+
     def emit(self, machine: Machine, event: Event) -> None:
         """Queue EVENT for delivery; never waits."""
         with self._lock:
-            if self._delivery is not None:
-                self._delivery.queue.put((self, machine, event))
+            if self._held is not None:
+                self._held.append((machine, event))
+            else:
+                self._queue(machine, event)
+
+    def _queue(self, machine: Machine, event: Event) -> None:
+        # Who registers later does not hear what was before.
+        wanted = [number for number, entry in self._registrations.items() if entry.wants(machine, event)]
+        if self._delivery is not None and wanted:
+            number = next(self._numbers)
+            self._undelivered[number] = (machine, event)
+            self._delivery.queue.put(partial(self._deliver, number, wanted, machine, event))
+
+    def undelivered(self, name: str) -> list[Event]:
+        """What callbacks wait for and were not told yet, of the domain NAME."""
+        with self._lock:
+            waiting = [*self._undelivered.values(), *(self._held or ())]
+        return [event for machine, event in waiting if machine.name == name]
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until what was emitted so far is delivered; whether that was within TIMEOUT seconds."""
+        loop, drained = asyncio.get_running_loop(), asyncio.Event()
+        with self._lock:
+            if self._delivery is None:
+                return True
+            self._delivery.queue.put(partial(_tell, loop, drained))
+        try:
+            async with asyncio.timeout(timeout):
+                await drained.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def delivers_here(self) -> bool:
+        """Whether this is the thread of the callbacks: one of them is running."""
+        delivery = self._delivery
+        return delivery is not None and delivery.thread is threading.current_thread()
+
+    def stop(self) -> None:
+        """Deliver nothing any more; what waits stays undelivered, but for what a callback is being told now."""
+        with self._lock:
+            self._stopped = True
+            self._undelivered.pop(self._delivering, None)
 
     def close(self) -> None:
         """Forget all registrations; what was emitted and not delivered yet is dropped, as libvirt does."""
+        self.stop()
         with self._lock:
             self._registrations.clear()
+            self._held = None
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
             _leave(delivery)
 
-    def deliver(self, machine: Machine, event: Event) -> None:
-        """Call the callbacks that are registered at this moment."""
+    def _deliver(self, number: int, wanted: list[int], machine: Machine, event: Event) -> None:
         with self._lock:
-            wanted = [number for number, entry in self._registrations.items() if entry.wants(machine, event)]
+            if self._stopped:
+                return
+            self._delivering = number
+        self._call(wanted, machine, event)
+        with self._lock:
+            self._delivering = -1
+            waited = self._undelivered.pop(number, None) is not None and not self._stopped
+        if waited and self.on_delivered is not None:
+            self.on_delivered(machine)
+
+    def _call(self, wanted: list[int], machine: Machine, event: Event) -> None:
+        """Call those of WANTED that are still registered."""
         for number in wanted:
             with self._lock:
                 entry = self._registrations.get(number)
@@ -212,9 +331,14 @@ class EventHub:
                 continue
             try:
                 entry.callback(machine, event)
-            except Exception:
+            except BaseException:  # a test's own failure, or an exit, may be none of Exception's
                 log = self._log.about(machine.name)
                 log.exception("callback %r of domain event %s failed", entry.callback, event)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, drained: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # who waited is gone, and its loop too
+        loop.call_soon_threadsafe(drained.set)
 
 
 class _Delivery:
@@ -222,15 +346,14 @@ class _Delivery:
 
     def __init__(self) -> None:
         self.users = 0
-        self.queue: queue.SimpleQueue[tuple[EventHub, Machine, Event] | None] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._main, name="embedvm-events", daemon=True)
         self.thread.start()
 
     def _main(self) -> None:
         while (item := self.queue.get()) is not None:
-            hub, machine, event = item
-            hub.deliver(machine, event)
-            del item, hub, machine, event  # nothing of a closed root stays alive while this waits
+            item()
+            del item  # nothing of a closed root stays alive while this waits
 
 
 _lock = threading.Lock()

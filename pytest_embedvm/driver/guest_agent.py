@@ -71,7 +71,8 @@ class AgentChannel:
 
     async def _wait_opened(self, timeout: int) -> None:
         try:
-            await asyncio.wait_for(self._opened.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._opened.wait()
         except TimeoutError:
             raise AgentUnresponsive(f"{NOT_CONNECTED}: the guest did not open its channel within {timeout} s") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import secrets
 import uuid
@@ -10,8 +11,8 @@ from typing import Final
 
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
-from pytest_embedvm.driver.config import Config
-from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.accelerator import requested
@@ -87,6 +88,12 @@ class EmbedHost:
         """
         for above, _ in _PLACES.values():
             self._root.directory(*above, file_name(domain))
+
+    def clear_places(self, domain: str) -> None:
+        """Remove those of them that hold nothing: DOMAIN no longer runs."""
+        for above, _ in _PLACES.values():
+            with contextlib.suppress(OSError):  # a log or a variable store stays in it, or it is gone
+                self._root.path.joinpath(*above, file_name(domain)).rmdir()
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
         return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)

@@ -61,11 +61,16 @@ def shutting_down(log: Log, path: Path, reason: DomainShutoffReason) -> None:
     # libvirt: qemuProcessStop, whose words for the reasons are virDomainShutoffReason's
     word = reason.name.lower().replace("_", " ")
     log.info("shut down, reason=%s", word)
+    note(log, path, f"shutting down, reason={word}")
+
+
+def note(log: Log, path: Path, text: str) -> None:
+    """Write TEXT into the log at PATH; a log that is gone is not made anew."""
     try:
         with os.fdopen(open_log(path, make=False), "wb", buffering=0) as file:
-            _write(file, log, f"shutting down, reason={word}")
+            _write(file, log, text)
     except (OSError, SystemFailure) as error:
-        log.warning("the end is not in %s: %s", path, error)
+        log.warning("this is not in %s: %s: %s", path, text, error)
 
 
 def unknown(log: Log, domain: Domain, elements: Sequence[str]) -> None:

@@ -6,42 +6,39 @@ import contextlib
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_embedvm.constants import (
     DomainConsoleFlags,
     DomainCreateFlags,
     DomainDestroyFlagsValues,
-    DomainEventDefinedDetailType,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
-    DomainEventUndefinedDetailType,
     DomainMetadataType,
-    DomainModificationImpact,
     DomainPausedReason,
     DomainQemuMonitorCommandFlags,
     DomainShutoffReason,
     DomainState,
-    DomainXMLFlags,
     ErrorDomain,
 )
-from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.long_job import LongJob
+from pytest_embedvm.driver.migration.arriving import Arriving
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.saving.restore import start_from_managed
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
-from pytest_embedvm.errors import NoDomain, OperationInvalid, XMLError
+from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
-from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -55,19 +52,23 @@ class Machine:
     `definition` is what the next start will have; `live` what runs. Every method must run on the loop thread.
     """
 
+    #: As in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not).
+    updated: Final = False
+
     def __init__(self, driver: Driver, definition: Domain, *, persistent: bool) -> None:
         self._driver = driver
         self.definition = definition
         self.live: Completed | None = None
         self.persistent = persistent
-        self.status = shutoff(DomainShutoffReason.UNKNOWN)
+        self._status = shutoff(DomainShutoffReason.UNKNOWN)
         #: Whose end ends it: the connection that started it with AUTO_DESTROY.
         self.owner: Client | Driver | None = None
         self.job = Job()
+        self.long_job = LongJob()
         #: A QEMU that is being started and does not answer yet.
         self._spawned: Process | None = None
         #: Whether `definition` was ever a persistent one; it stays one for XML after an undefine, as libvirt's newDef.
-        self._redefined = persistent
+        self.redefined = persistent
         self._running: Running | None = None
         self._last: Running | None = None
 
@@ -82,6 +83,15 @@ class Machine:
         if self.definition.uuid is None:  # complete() gives every domain one
             raise NoDomain(f"domain '{self.name}' has no uuid")
         return self.definition.uuid
+
+    @property
+    def driver(self) -> Driver:
+        return self._driver
+
+    @property
+    def running(self) -> Running | None:
+        """Its QEMU; None while it does not run."""
+        return self._running
 
     @property
     def root(self) -> Root:
@@ -102,9 +112,18 @@ class Machine:
         return self.job.locked()
 
     @property
-    def updated(self) -> bool:
-        """Always false, as in libvirt, whose QEMU driver never sets the flag (measured: a redefinition does not)."""
-        return False
+    def status(self) -> Status:
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        self._driver.recordings.mark(self.name)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it runs, and outlives this process."""
+        return self._running is not None and self._running.kept and self._running.announced and self.owner is None
 
     @property
     def autodestroy(self) -> bool:
@@ -112,10 +131,7 @@ class Machine:
 
     @property
     def state(self) -> tuple[DomainState, int]:
-        """The state and its reason.
-
-        :raise NoDomain: when it is gone.
-        """
+        """The state and its reason, of one that is not gone."""
         self._require_there()
         return self.status.state, self.status.reason
 
@@ -136,10 +152,7 @@ class Machine:
     def xml(self, flags: int = 0) -> str:
         """The domain as XML: what runs, or with INACTIVE what the next start will have."""
         self._require_there()
-        inactive = bool(flags & DomainXMLFlags.INACTIVE)
-        if self.live is None or (inactive and self._redefined):
-            return xml.format(self.definition, inactive=True)
-        return xml.format(self.live, inactive=inactive)
+        return defining.text(self, flags)
 
     # Start and end
 
@@ -155,33 +168,58 @@ class Machine:
             if self.active:
                 raise OperationInvalid("domain is already running")
             wait = bool(flags & DomainCreateFlags.START_PAUSED)
-            try:
-                # What was completed a moment ago is not completed again: that would find the same, and takes longer.
-                live = Completed(domain.copy()) if domain else await self._driver.complete(self.definition)
-                options = client.options if client else Options()
-                await self._start(live, flags, wait=wait, door=options.debug)
-            except BaseException:
-                failed = self._running
-                self._forget_run(shutoff(DomainShutoffReason.FAILED))
-                if failed:
-                    failed.ended.set()  # a destroy may wait for it
-                raise
-            finally:
-                self._spawned = None
-            if flags & DomainCreateFlags.START_AUTODESTROY:
-                self.owner = client or self._driver
+            if domain is None and await start_from_managed(self, flags, client):
+                return
+            # What was completed a moment ago is not completed again: that would find the same, and takes longer.
+            live = Completed(domain.copy()) if domain else None
+            await self.bring_up(live, flags, client, wait=wait)
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
             if wait:
                 self.status = paused(DomainPausedReason.USER)
                 self.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.PAUSED)
+            if self._running:  # else it is gone already
+                self._running.announce()
 
-    async def _start(self, live: Completed, flags: int, *, wait: bool, door: bool) -> None:
+    async def bring_up(
+        self, live: Completed | None, flags: int, client: Client | None, *, wait: bool, arriving: Arriving | None = None
+    ) -> None:
+        """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
+
+        :param wait: the guest does not run yet.
+        :param arriving: what is different because the guest comes from elsewhere.
+        """
+        try:
+            live = live or await self._driver.complete(self.definition)
+            await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
+        except BaseException:
+            failed = self._running
+            self._forget_run(shutoff(DomainShutoffReason.FAILED))
+            if failed:
+                failed.ended.set()  # a destroy may wait for it
+            raise
+        finally:
+            self._spawned = None
+        if flags & DomainCreateFlags.START_AUTODESTROY:
+            self.owner = client or self._driver
+
+    async def _start(
+        self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
+    ) -> None:
         media.check(live)
-        live.id = self._driver.registry.next_id()
+        self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        self.live = live
-        await start(self, launch(live, self._driver.host), live.id, paused=wait, door=door)
+        launched = launch(live, self._driver.host)
+        planned = arriving.adapt(launched) if arriving else launched
+        kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+        recording = self._driver.recordings.new(self, kept=kept)
+        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
+
+    def adopted(self, running: Running, live: Completed, status: Status) -> None:
+        """There is a QEMU from before, as it was on record."""
+        self.live, self._last = live, running
+        self.started(running)
+        self.status = status
 
     def spawned(self, running: Running) -> None:
         """There is a QEMU; what it says from here on is evidence, should it not get as far as `started`."""
@@ -197,12 +235,14 @@ class Machine:
         """QEMU is gone, and all that belonged to it."""
         self._forget_run(shutoff(ending.reason))
         self.emit_lifecycle(DomainEventType.STOPPED, ending.detail)
+        self._driver.recordings.end(self.name)
         if not self.persistent:
             self._driver.registry.remove(self)
 
     def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
+        self._driver.host.clear_places(self.name)
 
     async def destroy(self, flags: int = 0) -> None:
         """End it now; with GRACEFUL, let QEMU write its images back first.
@@ -248,52 +288,15 @@ class Machine:
 
     # Its definition
 
-    def define(self, domain: Domain) -> None:
-        """Make it persistent, with DOMAIN for the next start."""
-        persist.save(self.root, domain)
-        known = self.persistent or self._redefined
-        self.definition, self.persistent, self._redefined = domain, True, True
-        detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
-        self.emit_lifecycle(DomainEventType.DEFINED, detail)
-
     async def undefine(self, flags: int = 0) -> None:
-        """Forget the definition; a running machine runs on as a transient one.
-
-        :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
-        """
+        """Forget the definition; a running machine runs on as a transient one."""
         async with self._job("undefine"):
-            if not self.persistent:
-                raise OperationInvalid("cannot undefine transient domain")
-            nvram.undefine(self.definition, flags)
-            persist.remove(self.root, self.name)
-            self.persistent = False
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
-            if not self.active:
-                self._driver.registry.remove(self)
+            defining.undefine(self, flags)
 
     async def rename(self, new: str) -> None:
-        """Give it another name.
-
-        :raise OperationInvalid: when it runs, is transient, or has that name.
-        :raise XMLError: when the name cannot be one.
-        """
+        """Give it another name."""
         async with self._job("rename"):
-            # libvirt: qemuDomainRename, virDomainObjListRename
-            if "/" in new:
-                raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
-            document.require_text(new, "name")
-            if self.active:
-                raise OperationInvalid("cannot rename active domain")
-            if not self.persistent:
-                raise OperationInvalid("cannot rename a transient domain")
-            self._driver.registry.check_rename(self, new)
-            renamed = self.definition.copy()
-            renamed.name = new
-            persist.save(self.root, renamed)
-            persist.remove(self.root, self.name)
-            self.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
-            self.definition = renamed
-            self.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+            defining.rename(self, new)
 
     def metadata(self, kind: int, uri: str | None, flags: int = 0) -> str:
         """Title, description, or the metadata element of namespace URI.
@@ -301,48 +304,29 @@ class Machine:
         :raise NoMetadata: when there is none.
         """
         self._require_there()
-        return metadata.get(self._affected(flags)[0], kind, uri)
+        return metadata.get(defining.affected(self, flags)[0], kind, uri)
 
     async def set_metadata(self, kind: int, text: str | None, key: str | None, uri: str | None, flags: int = 0) -> None:
         """Set one of them, or remove it with None."""
         async with self._job("set_metadata"):
-            affected = self._affected(flags)
+            affected = defining.affected(self, flags)
             for domain in affected:
                 metadata.put(domain, kind, text, key, uri)
             if self.persistent and self.definition in affected:
                 persist.save(self.root, self.definition)
+            self._driver.recordings.mark(self.name)
             self.emit(MetadataChange(DomainMetadataType(kind), uri))
-
-    def _affected(self, flags: int) -> list[Domain]:
-        """Which of definition and live FLAGS mean."""
-        # libvirt: virDomainObjUpdateModificationImpact
-        live = bool(flags & DomainModificationImpact.LIVE)
-        config = bool(flags & DomainModificationImpact.CONFIG)
-        if not live and not config:
-            live, config = self.active, not self.active
-        affected: list[Domain] = []
-        if live:
-            self._require_active()
-            affected += [self.live] if self.live else []
-        if config and not self.persistent:
-            raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-        return affected + ([self.definition] if config else [])
 
     # What it is asked
 
     async def monitor_command(self, text: str, flags: int = 0) -> str:
         """QEMU's reply to a QMP message, or with HMP to a line for the human monitor."""
         async with self._running_job("monitor_command") as running:
-            if flags & DomainQemuMonitorCommandFlags.HMP:
-                return await passthrough.hmp(running.monitor, text)
-            return await passthrough.qmp(running.monitor, text)
+            hmp = bool(flags & DomainQemuMonitorCommandFlags.HMP)
+            return await (passthrough.hmp if hmp else passthrough.qmp)(running.monitor, text)
 
     async def agent_command(self, text: str, timeout: int, flags: int = 0) -> str:
-        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words.
-
-        :raise AgentCommandError: when the agent refuses it.
-        :raise AgentUnresponsive: when the guest does not have the channel open, or does not answer in time.
-        """
+        """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words."""
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
@@ -356,13 +340,12 @@ class Machine:
             return await channels.open_console(self._require_live(), running, device, force=force)
 
     def evidence(self) -> Evidence:
-        """What is known of the last run, running or not."""
         return collect(self._last, self.root.log_path(self.name))
 
     # Events
 
     def emit(self, event: Event) -> None:
-        self._driver.events.emit(self, event)
+        self._driver.emit(self, event)
 
     def emit_lifecycle(self, event: DomainEventType, detail: int) -> None:
         self.emit(Lifecycle(event, detail, self.name))
@@ -393,6 +376,12 @@ class Machine:
         async with self.job.hold(what):
             self._require_there()  # it may have gone while others had their turn
             yield
+
+    @contextlib.asynccontextmanager
+    async def changing(self, what: str) -> AsyncIterator[Running | None]:
+        """Hold the job while the block runs; WHAT is what the others are told. Yields its QEMU, if it runs."""
+        async with self._job(what):
+            yield self._running
 
     @contextlib.asynccontextmanager
     async def _running_job(self, what: str) -> AsyncIterator[Running]:

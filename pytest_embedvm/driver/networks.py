@@ -13,11 +13,10 @@ from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.host import random_mac
-from pytest_embedvm.driver.persist import set_aside
-from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.segment import Segment
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.network import definition, dhcp
 from pytest_embedvm.network.definition import Dns, Network, Subnet
 from pytest_embedvm.network.frames import mac as mac_bytes

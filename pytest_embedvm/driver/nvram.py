@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +16,9 @@ from pytest_embedvm.files import write_atomically
 
 #: Either says what is to become of the store.
 DECIDED: Final = DomainUndefineFlagsValues.NVRAM | DomainUndefineFlagsValues.KEEP_NVRAM
+
+#: More than any firmware's flash holds.
+LARGEST_BYTES: Final = 64 * 1024 * 1024
 
 
 def prepare(domain: Domain, *, anew: bool) -> None:
@@ -30,10 +37,7 @@ def prepare(domain: Domain, *, anew: bool) -> None:
         content = Path(nvram.template).read_bytes()
     except OSError as error:
         raise SystemFailure(f"Failed to open file '{nvram.template}': {error.strerror}") from error
-    try:
-        write_atomically(store, content)
-    except OSError as error:
-        raise SystemFailure(f"Failed to create file '{store}': {error.strerror}") from error
+    _write(store, content)
 
 
 def undefine(domain: Domain, flags: int) -> None:
@@ -52,3 +56,40 @@ def undefine(domain: Domain, flags: int) -> None:
             Path(nvram.path).unlink()
         except OSError as error:
             raise SystemFailure(f"failed to remove nvram: {nvram.path}: {error.strerror}") from error
+
+
+def take_along(domain: Domain, source: Path) -> Callable[[], None]:
+    """Give DOMAIN the content of the variable store SOURCE; returns what undoes that.
+
+    :raise SystemFailure: when SOURCE cannot be read, or is no variable store; or DOMAIN's own not be written.
+    """
+    nvram = domain.os.nvram
+    if nvram is None or nvram.path is None or Path(nvram.path) == source:
+        return _nothing
+    store = Path(nvram.path)
+    content, before = _content(source), _content(store) if store.exists() else None
+    _write(store, content)
+    return partial(_write, store, before) if before is not None else partial(store.unlink, missing_ok=True)
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+def _content(store: Path) -> bytes:
+    try:
+        descriptor = os.open(store, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
+                raise SystemFailure(f"'{store}' is no variable store")
+            return file.read()
+    except OSError as error:
+        raise SystemFailure(f"Failed to open file '{store}': {error.strerror}") from error
+
+
+def _write(store: Path, content: bytes) -> None:
+    try:
+        write_atomically(store, content)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{store}': {error.strerror}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,10 @@ from pathlib import Path
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
-from pytest_embedvm.driver.root import Root, file_name
+from pytest_embedvm.driver.roots.layout import PLACES
+from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import set_aside, write_atomically
 
 # libvirt: virXMLEmitWarning
 WARNING = """<!--
@@ -46,13 +47,14 @@ def remove(root: Root, name: str) -> None:
 
 
 def load(root: Root) -> Iterator[Domain]:
-    """Every definition of ROOT; what cannot be read is renamed, never deleted, and reported as an error in the log."""
-    directory = root.path / "etc/qemu"
+    """Every definition of ROOT; what cannot be read is set aside, never lost, and reported as an error in the log."""
+    directory = root.path.joinpath(*PLACES["config"])
+    known: dict[uuid.UUID | None, Path] = {}
     for path in sorted(directory.glob("*.xml")) if directory.is_dir() else ():
         try:
-            domain = definition.parse(path.read_text("utf-8"), on_unknown=partial(logs.unknown, root.log))
-            if file_name(domain.name) != path.stem:
-                raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
+            domain = _read(root, path)
+            if (other := known.setdefault(domain.uuid, path)) != path and domain.uuid:
+                raise SystemFailure(f"it holds the uuid of {other}")
         except (EmbedError, OSError, UnicodeError) as error:
             aside = set_aside(path)
             root.log.error("domain definition %s cannot be read: %s; it is kept as %s", path, error, aside)  # noqa: TRY400
@@ -60,13 +62,10 @@ def load(root: Root) -> Iterator[Domain]:
             yield domain
 
 
-def set_aside(path: Path) -> Path:
-    """PATH's new name: `NAME.xml.unreadable`, numbered if that is taken."""
-    aside = path.with_name(f"{path.name}.unreadable")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.unreadable-{number}")
-    with contextlib.suppress(OSError):  # a directory that cannot be written: it stays where it is
-        return path.rename(aside)
-    return path
+def _read(root: Root, path: Path) -> Domain:
+    if not path.is_file():  # a pipe would be read for ever
+        raise SystemFailure("it is no file")
+    domain = definition.parse(path.read_text("utf-8"), on_unknown=partial(logs.unknown, root.log))
+    if file_name(domain.name) != path.stem:
+        raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
+    return domain

@@ -31,7 +31,7 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain.consoles import learn_state
 from pytest_embedvm.domain.media import disk_with
-from pytest_embedvm.driver import events, state
+from pytest_embedvm.driver import blockjobs, events, state
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import Event
 from pytest_embedvm.units import KIB
@@ -53,6 +53,7 @@ def react(machine: Machine, running: Running, event: Event) -> None:
     handler = HANDLERS.get(event["event"])
     if handler is not None:
         handler(machine, running, event.get("data", {}))
+        running.recording.mark()
 
 
 def _as_it_came(event: Event) -> events.MonitorEvent:
@@ -117,10 +118,11 @@ def _reset(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG
 def _stop(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
     reason, running.pausing = running.pausing, DomainPausedReason.UNKNOWN
     if machine.status.state is DomainState.RUNNING and not running.got_shutdown:
-        _suspended(machine, reason)
+        suspended(machine, reason)
 
 
-def _suspended(machine: Machine, reason: DomainPausedReason) -> None:
+def suspended(machine: Machine, reason: DomainPausedReason) -> None:
+    """Enter PAUSED for this REASON, and say so."""
     machine.status = state.paused(reason)
     detail = state.SUSPENDED_DETAIL.get(reason, DomainEventSuspendedDetailType.PAUSED)
     machine.emit_lifecycle(DomainEventType.SUSPENDED, detail)
@@ -150,7 +152,7 @@ def _watchdog(machine: Machine, running: Running, data: Data) -> None:  # noqa: 
     action = _WATCHDOG_ACTIONS.get(data.get("action", ""), DomainEventWatchdogAction.NONE)
     machine.emit(events.Watchdog(action))
     if action is DomainEventWatchdogAction.PAUSE and machine.status.state is DomainState.RUNNING:
-        _suspended(machine, DomainPausedReason.WATCHDOG)
+        suspended(machine, DomainPausedReason.WATCHDOG)
 
 
 #: libvirt: qemuMonitorJSONHandleIOError
@@ -161,20 +163,28 @@ _IO_ERROR_ACTIONS: Final = {
 }
 
 
-def _io_error(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+def _io_error(machine: Machine, running: Running, data: Data) -> None:
     action = _IO_ERROR_ACTIONS.get(data.get("action", ""), DomainEventIOErrorAction.NONE)
     reason = "enospc" if data.get("nospace") else ""
     alias, source = disk_with(machine.live, data.get("node-name", "")) if machine.live else ("", "")
     for kind in (events.IoError, events.IoErrorReason):
         machine.emit(kind(source=source, alias=alias, action=action, reason=reason))
     if action is DomainEventIOErrorAction.PAUSE and machine.status.state is DomainState.RUNNING:
-        _suspended(machine, DomainPausedReason.IOERROR)
+        suspended(machine, DomainPausedReason.IOERROR)
+        if running.transfer:
+            running.transfer.report_io_error()
 
 
 def _panicked(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+    panicked(machine, running)
+
+
+def panicked(machine: Machine, running: Running, *, told: bool = False) -> None:
+    """Do what the domain wants to be done then, and say that it crashed unless that was TOLD."""
     # libvirt: processGuestPanicEvent
-    machine.status = state.CRASHED
-    machine.emit_lifecycle(DomainEventType.CRASHED, DomainEventCrashedDetailType.PANICKED)
+    if not told:
+        machine.status = state.CRASHED
+        machine.emit_lifecycle(DomainEventType.CRASHED, DomainEventCrashedDetailType.PANICKED)
     action = machine.action("on_crash")
     if action == "restart":
         running.resuming = DomainRunningReason.CRASHED
@@ -210,7 +220,12 @@ def _rtc_change(machine: Machine, running: Running, data: Data) -> None:  # noqa
 
 
 def _balloon_change(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
-    actual = -(-data["actual"] // KIB)
+    balloon_changed(machine, data["actual"])
+
+
+def balloon_changed(machine: Machine, size: int) -> None:
+    """The guest has SIZE bytes of memory now."""
+    actual = -(-size // KIB)
     if machine.live:
         machine.live.current_memory = actual
     machine.emit(events.BalloonChange(actual))
@@ -234,11 +249,25 @@ def _port_changed(machine: Machine, running: Running, data: Data) -> None:
         return
     if data["open"]:
         channel.guest_opened()
-        new = ConnectDomainEventAgentLifecycleState.CONNECTED
     else:
         channel.guest_closed()
-        new = ConnectDomainEventAgentLifecycleState.DISCONNECTED
+    announce_agent(machine, connected=data["open"])
+
+
+def announce_agent(machine: Machine, *, connected: bool) -> None:
+    """Say that the guest has opened, or closed, the agent's channel."""
+    states = ConnectDomainEventAgentLifecycleState
+    new = states.CONNECTED if connected else states.DISCONNECTED
     machine.emit(events.AgentLifecycle(new, ConnectDomainEventAgentLifecycleReason.CHANNEL))
+
+
+def _migration(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+    if running.transfer:
+        running.transfer.report(data["status"])
+
+
+def _migration_pass(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+    machine.emit(events.MigrationIteration(data["pass"]))
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {
@@ -247,6 +276,9 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "DEVICE_DELETED": _device_deleted,
     "DEVICE_TRAY_MOVED": _tray_moved,
     "GUEST_PANICKED": _panicked,
+    "JOB_STATUS_CHANGE": blockjobs.changed,
+    "MIGRATION": _migration,
+    "MIGRATION_PASS": _migration_pass,
     "RESET": _reset,
     "RESUME": _resume,
     "RTC_CHANGE": _rtc_change,

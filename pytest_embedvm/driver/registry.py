@@ -22,17 +22,11 @@ class Registry:
 
     def __init__(self) -> None:
         self._machines: dict[uuid.UUID, Machine] = {}
-        self._last_id = 0
         #: Those that are gone, oldest first: a test may fail because its machine went.
         self.gone: deque[Machine] = deque(maxlen=GONE_MACHINES)
 
     def __iter__(self) -> Iterator[Machine]:
         return iter(tuple(self._machines.values()))
-
-    def next_id(self) -> int:
-        """An id that no machine of this root had before."""
-        self._last_id += 1
-        return self._last_id
 
     def add(self, machine: Machine) -> None:
         self._machines[machine.uuid] = machine

@@ -8,16 +8,22 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
+from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.ports import Port
+from pytest_embedvm.driver.restart.record import BlockJob
+from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import InternalError, OperationTimeout
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.migration.transfer import Transfer
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0
@@ -36,7 +42,23 @@ class Running:
     ports: list[Port]
     #: Our end of the monitor, until the monitor takes it.
     socket: socket.socket
+    recording: Recording
+    #: When QEMU was started, in seconds since 1970.
+    started: float
+    #: Whether it outlives us.
+    kept: bool
+    #: The files, sockets too, that go with it, and the programs that run beside it.
+    files: tuple[Path, ...]
+    companions: Companions
+    #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
+    jobs: dict[str, BlockJob] = field(default_factory=dict)
+    jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)
+    concluding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Whether somebody was told that it had started.
+    announced: bool = False
     agent: AgentChannel | None = None
+    #: Its half of a migration, if there is one.
+    transfer: Transfer | None = None
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     #: The reasons that QEMU's next STOP and RESUME will have; it does not know them.
@@ -70,8 +92,19 @@ class Running:
         """The last messages of the monitor; none before it is connected."""
         return [] if self._monitor is None else self._monitor.trace
 
+    def announce(self) -> None:
+        """Those who were told of it find it again: this returns when that it runs is on record."""
+        self.announced = True
+        self.recording.flush()
+
     def link(self, monitor: Monitor) -> None:
         self._monitor = monitor
+
+    def forget(self) -> None:
+        """In a forked child: drop the copy of the monitor, or QEMU would not notice when the parent is gone."""
+        descriptor = self.socket.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
 
     async def unlink(self) -> None:
         """Hang up all that talks to QEMU."""
@@ -82,7 +115,9 @@ class Running:
             await console.close()
         if self.agent is not None:
             await self.agent.close()
-        await self.monitor.close()
+        if self._monitor is not None:
+            await self._monitor.close()
+        self.socket.close()
 
     @property
     def cpu_time_ns(self) -> int:
@@ -115,6 +150,7 @@ class Running:
         :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
         """
         try:
-            await asyncio.wait_for(self.ended.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.ended.wait()
         except TimeoutError:
             raise OperationTimeout(f"process {self.process.pid} did not end within {timeout:g} s") from None

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,19 @@ from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
-from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
+from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.logs import Log
+from pytest_embedvm.qemu.confinement import dies_with_parent
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
 from pytest_embedvm.qemu.parts import Listen
-from pytest_embedvm.qemu.process import Process
+from pytest_embedvm.qemu.process import Gate, Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -38,73 +43,139 @@ EXIT_TIMEOUT_S: Final = 5.0
 LAST_WORDS_BYTES: Final = 4096
 
 
+#: The monitor of a machine that outlives us, in its runtime directory. libvirt: qemuProcessPrepareMonitorChr
+MONITOR: Final = "monitor.sock"
 #: The second monitor of each machine, in its runtime directory: who wants to look connects there.
 DOOR: Final = "debug.sock"
 
 
-async def start(machine: Machine, launch: Launch, domain_id: int, *, paused: bool, door: bool = True) -> None:
+async def start(
+    machine: Machine,
+    launch: Launch,
+    recording: Recording,
+    ownership: Ownership,
+    *,
+    paused: bool,
+    door: bool = True,
+) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
-    :raise InternalError: when QEMU ends instead; with its own words.
+    :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
+        too, that whoever opens the root next connects to.
+    :raise InternalError: when QEMU, or a program beside it, ends instead; with its own words.
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, domain_id, stack, door=door)
+        running = _spawn(machine, launch, recording, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
         await _learn(machine, running)
+        running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
             await _execute(running, "cont")
         running.stack.push_async_exit(stack.pop_all())
+    running.companions.watch(running, machine.root.log.about(machine.name))
     stop.watch(machine, running)
 
 
 def _spawn(
-    machine: Machine, launch: Launch, domain_id: int, stack: contextlib.AsyncExitStack, *, door: bool
+    machine: Machine,
+    launch: Launch,
+    recording: Recording,
+    ownership: Ownership,
+    stack: contextlib.AsyncExitStack,
+    *,
+    door: bool,
 ) -> Running:
-    ours, theirs = socket.socketpair()
-    stack.callback(ours.close)
-    with theirs, contextlib.ExitStack() as passed:
+    domain_id, kept = (machine.live.id if machine.live else None) or 0, recording.kept
+    stack.push(partial(_unrecorded, recording))
+    with contextlib.ExitStack() as passed:
+        # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
+        gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
+        beside = Beside(Companions(gate, outlives_parent=kept))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
-        monitors = {"monitor": theirs.fileno()}
+        numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
+        ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
+        monitors = {"monitor": theirs}
         if door:
-            monitors["debug"] = open_request(Listen(str(home / DOOR)), stack, passed)
-        argv = _with_monitors(launch.argv(numbers), monitors)
+            monitors["debug"] = open_request(Listen(str(home / DOOR)), stack, passed, beside)
+        argv = _with_monitors(launch.argv(numbers), monitors, kept=kept)
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        if machine.live:
+            ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
             spoken = os.fstat(output.fileno()).st_size
             inherited = (*monitors.values(), *numbers.values())
-            process = Process.spawn(argv, output=output, pass_fds=inherited, env={"PATH": os.defpath, **environment})
-    stack.push_async_callback(process.kill)
-    label.info("QEMU is process %d, its log is %s", process.pid, log)
-    _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
-    return Running(
-        id=domain_id,
-        log=log,
-        log_start=spoken,
-        argv=tuple(argv),
-        process=process,
-        ports=found,
-        socket=ours,
-    )
+            process = Process.spawn(
+                argv,
+                output=output,
+                pass_fds=inherited,
+                env={"PATH": os.defpath, **environment},
+                confinement=ownership.confinement,
+                gate=gate,
+                outlives_parent=kept,
+            )
+        stack.push_async_callback(process.kill)
+        label.info("QEMU is process %d, its log is %s", process.pid, log)
+        _write_pid(machine.root.pid_path(machine.name), process.pid, stack)
+        running = Running(
+            id=domain_id,
+            log=log,
+            log_start=spoken,
+            argv=tuple(argv),
+            process=process,
+            ports=found,
+            socket=ours,
+            recording=recording,
+            started=time.time(),
+            kept=kept,
+            files=tuple(beside.files),
+            companions=beside.companions,
+        )
+        recording.begin(running)
+        if gate:
+            gate.open()
+    return running
 
 
-def _with_monitors(argv: Sequence[str], descriptors: Mapping[str, int]) -> list[str]:
+def _unrecorded(recording: Recording, kind: type[BaseException] | None, *_: object) -> None:
+    """On the stack's way out: what did not start is taken off the record."""
+    if kind is not None:
+        recording.remove()
+
+
+def _private_monitor(stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack) -> tuple[socket.socket, int]:
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    return ours, passed.enter_context(theirs).fileno()
+
+
+def _monitor(
+    home: Path, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> tuple[socket.socket, int]:
+    """A monitor that another process can connect to when we are gone."""
+    theirs = open_request(Listen(str(home / MONITOR)), stack, passed, beside)
+    ours = connect_unix(home / MONITOR)
+    stack.callback(ours.close)
+    return ours, theirs
+
+
+def _with_monitors(argv: Sequence[str], descriptors: Mapping[str, int], *, kept: bool) -> list[str]:
     # After the domain's own words: a user's <qemu:commandline> cannot swallow the next option's value.
     words = list(argv)
     for name, descriptor in descriptors.items():
-        server = "" if name == "monitor" else ",server=on,wait=off"
+        server = "" if name == "monitor" and not kept else ",server=on,wait=off"
         words += ["-chardev", f"socket,id=char{name},fd={descriptor}{server}"]
         words += ["-mon", f"chardev=char{name},id={name},mode=control"]
     return words
@@ -191,7 +262,8 @@ async def _execute(running: Running, command: str, arguments: Mapping[str, objec
 async def _give_up(running: Running, what: str) -> NoReturn:
     """QEMU hung up: wait until it has said everything, and report it."""
     try:
-        await asyncio.wait_for(running.process.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await running.process.wait()
     except TimeoutError:
         await running.process.kill()
     # libvirt: qemuProcessReportLogError

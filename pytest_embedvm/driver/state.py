@@ -49,10 +49,15 @@ SUSPENDED_DETAIL: Final = {
     DomainPausedReason.IOERROR: DomainEventSuspendedDetailType.IOERROR,
     DomainPausedReason.WATCHDOG: DomainEventSuspendedDetailType.WATCHDOG,
     DomainPausedReason.FROM_SNAPSHOT: DomainEventSuspendedDetailType.FROM_SNAPSHOT,
+    DomainPausedReason.MIGRATION: DomainEventSuspendedDetailType.MIGRATED,
 }
 
 #: libvirt: qemuDomainRunningReasonToResumeEvent; what is not listed is UNPAUSED.
-RESUMED_DETAIL: Final = {DomainRunningReason.RESTORED: DomainEventResumedDetailType.FROM_SNAPSHOT}
+RESUMED_DETAIL: Final = {
+    DomainRunningReason.RESTORED: DomainEventResumedDetailType.FROM_SNAPSHOT,
+    DomainRunningReason.MIGRATED: DomainEventResumedDetailType.MIGRATED,
+    DomainRunningReason.MIGRATION_CANCELED: DomainEventResumedDetailType.MIGRATED,
+}
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,8 @@ POWERED_OFF: Final = Ending(DomainShutoffReason.SHUTDOWN, DomainEventStoppedDeta
 DESTROYED: Final = Ending(DomainShutoffReason.DESTROYED, DomainEventStoppedDetailType.DESTROYED)
 LOST: Final = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.FAILED)
 PANICKED: Final = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailType.CRASHED)
+# libvirt: qemuMigrationSrcComplete, qemuMigrationDstFinishActive
+MIGRATED: Final = Ending(DomainShutoffReason.MIGRATED, DomainEventStoppedDetailType.MIGRATED)
+NOT_ARRIVED: Final = Ending(DomainShutoffReason.FAILED, DomainEventStoppedDetailType.FAILED)
+# libvirt: qemuDomainSaveInternal
+SAVED: Final = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)

@@ -39,6 +39,22 @@ async def _watch(machine: Machine, running: Running) -> None:
     running.ended.set()
 
 
+async def detach(running: Running) -> None:
+    """Leave a QEMU, and what runs beside it, to whoever opens the root next."""
+    if running.watcher is not None:
+        running.watcher.cancel()
+    running.recording.flush()
+    running.recording.close()
+    await leave(running)
+
+
+async def leave(running: Running) -> None:
+    """Hang up on a QEMU that runs on."""
+    await running.unlink()
+    for process in (running.process, *running.companions):
+        process.leave()
+
+
 async def destroy(machine: Machine, running: Running, *, graceful: bool = False) -> None:
     """End MACHINE now, and return when nothing of it is left.
 

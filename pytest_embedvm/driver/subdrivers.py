@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.explain import Need, explain
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import Mode, Uri
 from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument
 from pytest_embedvm.xml import document

@@ -28,6 +28,10 @@ class GuestError(Exception):
     """Base of all errors of this room."""
 
 
+class ForeignProcess(GuestError):
+    """A forked child asks a VM of its parent's, which alone has the threads that listen to it."""
+
+
 class WaitTimeout(GuestError, TimeoutError):
     """What was awaited did not come in time. The message says what, and shows the end of the console.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.guest.errors import GuestStopped, WaitTimeout
+from pytest_embedvm.guest.errors import ForeignProcess, GuestStopped, WaitTimeout
 from pytest_embedvm.guest.transcript import Transcript
 
 #: pytest shows the line that called, not these.
@@ -97,7 +98,8 @@ class Watch:
     """What befalls a guest, told by its domain's events and its console. Everything that waits, waits here."""
 
     def __init__(self, domain: libvirt.virDomain, transcript: Transcript) -> None:
-        self.changed = threading.Condition()
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
         self.resets = 0
         self.stopped: str | None = None
         self._panicked = False
@@ -109,6 +111,19 @@ class Watch:
             register(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None),
             register(domain, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reset, None),
         ]
+
+    @property
+    def changed(self) -> threading.Condition:
+        """Guards the transcript and what is known here; notified when either changes.
+
+        :raise ForeignProcess: in a forked child, where nobody would ever notify it.
+        """
+        if self._pid != os.getpid():
+            raise ForeignProcess(
+                f"this VM belongs to process {self._pid}, this is process {os.getpid()}: "
+                "a forked child must open a root of its own"
+            )
+        return self._changed
 
     def close(self) -> None:
         """Listen to the domain's events no more."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from pytest_embedvm.plugin import markers
+from pytest_embedvm.plugin import controller, markers
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
     CACHE_VARIABLE,
@@ -40,8 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
     _set_variable(config, ACCEL_VARIABLE, settings.accel)
     if settings.pause and config.getoption("dist", "no") != "no":
         raise pytest.UsageError("--embedvm-pause waits at the terminal, which xdist's workers do not have; add -n 0")
-    if not _is_worker(config):
+    if _is_worker(config):
+        controller.watch(config)
+    else:
         _prepare_output(settings.output)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: in the controller, before a worker starts."""
+    controller.introduce(node)
 
 
 def _prepare_output(output: Path) -> None:
@@ -73,6 +81,12 @@ def _is_worker(config: pytest.Config) -> bool:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     settings = session.config.stash[SETTINGS]
+    if settings.enabled and not _is_worker(session.config):
+        from pytest_embedvm.plugin import dead_roots
+        from pytest_embedvm.qemu.cache import default_cache_dir
+
+        dead_roots.reap(default_cache_dir())
+        dead_roots.purge(default_cache_dir())
     if settings.enabled and (settings.require_kvm or settings.accel == "kvm"):
         from pytest_embedvm.plugin import machine
 

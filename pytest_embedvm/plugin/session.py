@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 import pytest
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots import index
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
@@ -91,6 +92,8 @@ class Machines:
             self._roots[root] = True
         path = Path(os.path.realpath(root))
         self._roots.setdefault(path, path == self._folder / ROOT)
+        if self._roots[path]:
+            index.dispose(path)
         connection = libvirt.open(make_uri(path))
         self._connections.append(connection)
         return connection

@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pytest_embedvm.errors import InvalidArgument, OperationUnsupported
+from pytest_embedvm.files import memory_file
 from pytest_embedvm.qemu import firmware
 from pytest_embedvm.qemu.process import Process
 
@@ -156,15 +156,16 @@ async def _measure(binary: Path) -> Accelerator:
 
 async def _compare(binary: Path, figures: Mapping[str, float]) -> Accelerator:
     """The second step: the same firmware under both accelerators, KVM with the host's CPU if it can."""
-    with tempfile.NamedTemporaryFile(prefix="embedvm-loop-") as image:
+    with memory_file("embedvm-loop") as image:
         image.write(firmware.timed_loop())
         image.flush()
-        tcg = await run_firmware(binary, Path(image.name), "tcg", "max", FIRMWARE_TIMEOUT_S)
+        path = Path(f"/proc/{os.getpid()}/fd/{image.fileno()}")
+        tcg = await run_firmware(binary, path, "tcg", "max", FIRMWARE_TIMEOUT_S)
         deadline = 2 * tcg.seconds + GRACE_S
-        kvm = await run_firmware(binary, Path(image.name), "kvm", "host", deadline)
+        kvm = await run_firmware(binary, path, "kvm", "host", deadline)
         host_usable = kvm.finished
         if not host_usable and kvm.status is not None:  # it aborted: some hosts cannot pass their CPU on
-            kvm = await run_firmware(binary, Path(image.name), "kvm", "qemu64", deadline)
+            kvm = await run_firmware(binary, path, "kvm", "qemu64", deadline)
     return _verdict(tcg, kvm, host_usable, figures)
 
 
@@ -201,11 +202,12 @@ async def run_firmware(binary: Path, image: Path, accel: str, cpu: str, timeout:
 
 async def run(argv: Sequence[str], timeout: float) -> Outcome:
     """Run ARGV to its end or for TIMEOUT seconds, whichever is first; it is gone afterwards in every case."""
-    with tempfile.TemporaryFile() as output:
+    with memory_file("embedvm-probe") as output:
         began = time.perf_counter()
         process = Process.spawn(argv, output=output)
         try:
-            status: int | None = await asyncio.wait_for(process.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                status: int | None = await process.wait()
         except TimeoutError:
             status = None
         finally:

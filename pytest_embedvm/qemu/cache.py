@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -16,12 +17,13 @@ import filelock
 import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import PRIVATE_FILE, make_private_directory, write_atomically
+from pytest_embedvm.files import HALF, PRIVATE_FILE, make_private_directory, set_aside, write_atomically
 from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
 from pytest_embedvm.qemu.capabilities import PROBED_DEVICES, Capabilities
 from pytest_embedvm.qemu.probe import PROBED_MACHINES, probe
+from pytest_embedvm.qemu.process import command_of
 
 #: To be raised whenever the same QEMU on the same host would be described differently by this project.
 PROBE_VERSION: Final = 1
@@ -189,8 +191,9 @@ class ProbeCache:
 
     async def _fetch(self, question: _Question, log: Log) -> HostCapabilities:
         path = self.directory / f"{question.name}.json"
-        if answer := _read(question, path, log):
-            return answer
+        with contextlib.suppress(OSError, ValueError):  # it is looked at again with the lock
+            if answer := _stored(question, path):
+                return answer
         try:
             make_private_directory(self.directory.parent)
             make_private_directory(self.directory)
@@ -200,28 +203,47 @@ class ProbeCache:
             _warn_unwritable(self.directory, error, log)
             return await question.answer()
         try:
-            return _read(question, path, log) or await _publish(question, path, log)
+            return _readable(question, path, log) or await _publish(question, path, log)
         finally:
             lock.release()
 
 
-def _read(question: _Question, path: Path, log: Log) -> HostCapabilities | None:
+def _stored(question: _Question, path: Path) -> HostCapabilities | None:
+    """The answer in PATH, if that is there.
+
+    :raise OSError, ValueError: when it cannot be read, or is none.
+    """
     try:
         return _unpack(question, path.read_bytes())
     except FileNotFoundError:
         return None
+
+
+def _readable(question: _Question, path: Path, log: Log) -> HostCapabilities | None:
+    """The answer in PATH, if it can be read; else it is set aside. Only for who has its lock."""
+    try:
+        return _stored(question, path)
     except (OSError, ValueError) as error:
-        log.info("%s is not used, QEMU is probed anew: %s", path, error)
+        log.warning("%s cannot be read: %s; it is kept as %s, and QEMU is probed anew", path, error, set_aside(path))
         return None
 
 
 async def _publish(question: _Question, path: Path, log: Log) -> HostCapabilities:
     answer = await question.answer()
+    _write(path, question.name, _pack(question, answer), log)
+    return answer
+
+
+def _write(path: Path, name: str, data: bytes, log: Log) -> None:
+    if path.exists():  # it could not be set aside, and is not ours to overwrite
+        return
+    prefix = f"{HALF}{name}-"
     try:
-        write_atomically(path, _pack(question, answer))
+        for half in path.parent.glob(f"{prefix}*"):  # we have the lock: who wrote it was killed
+            half.unlink()
+        write_atomically(path, data, prefix=prefix)
     except OSError as error:
         _warn_unwritable(path.parent, error, log)
-    return answer
 
 
 async def _acquire(lock: filelock.BaseFileLock, binary: Path) -> None:
@@ -260,10 +282,10 @@ def _holder(lock_file: Path) -> str:
         inode = lock_file.stat().st_ino
         rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
         pid = next(row[4] for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}"))
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        command = command_of(int(pid))
     except (OSError, StopIteration):  # it ended just now, or lives in another pid namespace
         return "another process"
-    return f"process {pid} ({b' '.join(words).decode(errors='replace'):.200})"
+    return f"process {pid} ({command})"
 
 
 def _warn_unwritable(directory: Path, error: OSError, log: Log) -> None:

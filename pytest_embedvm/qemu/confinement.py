@@ -44,32 +44,43 @@ class Confinement:
             it after that.
         :raise SystemFailure: when the host has no program for what is asked.
         """
-        return (*self._limits(), *self._privileges(outlives_parent=outlives_parent))
+        guard = () if outlives_parent or _found("setpriv") is None else self._guard()
+        return (*self._limits(guarded=bool(guard)), *self._privileges(guarded=bool(guard)), *guard)
 
-    def _limits(self) -> tuple[str, ...]:
+    def _limits(self, *, guarded: bool) -> tuple[str, ...]:
         # libvirt: virProcessSetMaxProcesses, virProcessSetMaxFiles, virProcessSetMaxCoreSize
         limits = []
         if self.max_processes:
             limits.append(f"--nproc={self.max_processes}")
         if self.max_files:
             limits.append(f"--nofile={self.max_files}")
-        if self.max_core is not None:
+        if self.max_core is not None and not (guarded and self.max_core == 0):
             limits.append(f"--core={self.max_core}")
         return (_need("prlimit"), *limits, "--") if limits else ()
 
-    def _privileges(self, *, outlives_parent: bool) -> tuple[str, ...]:
+    def _privileges(self, *, guarded: bool) -> tuple[str, ...]:
         words: list[str] = []
         if self.identity:
             groups = ",".join(map(str, self.identity.groups))
             words += [f"--reuid={self.identity.user}", f"--regid={self.identity.group}"]
             words += [f"--groups={groups}" if groups else "--clear-groups"]
-        setpriv = _need("setpriv") if words else _found("setpriv")
-        if setpriv is None:
-            return ()
-        if outlives_parent:
-            return (setpriv, *words, "--") if words else ()
-        guard = ("/bin/sh", "-c", _STILL_OURS, "sh", str(os.getpid()))
-        return (setpriv, *words, "--pdeathsig", "KILL", "--", *guard)
+        if guarded:
+            words += ["--pdeathsig", "KILL"]
+        return (_need("setpriv"), *words, "--") if words else ()
+
+    def _guard(self) -> tuple[str, ...]:
+        # That no core is dumped costs nothing here; another limit costs a program of its own.
+        script = ("ulimit -c 0; " if self.max_core == 0 else "") + _STILL_OURS
+        return ("/bin/sh", "-c", script, "sh", str(os.getpid()))
+
+
+#: A child like the driver itself.
+UNCONFINED: Final = Confinement()
+
+
+def dies_with_parent() -> bool:
+    """Whether the kernel of this host ends a child when the thread that spawned it ends."""
+    return _found("setpriv") is not None
 
 
 @cache

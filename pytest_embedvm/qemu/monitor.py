@@ -66,13 +66,19 @@ _SECRETS: Final[Mapping[str, tuple[str, ...]]] = {
     "change-vnc-password": ("password",),
     "object-add": ("data",),
 }
+#: What the human monitor's lines begin with that tell a secret.
+_SECRET_LINES: Final = ("set_password ", "change vnc ", "object_add secret")
 
 
 def _without_secrets(message: Mapping[str, Any]) -> dict[str, Any]:
     plain = dict(message)
     command, arguments = plain.get("execute", plain.get("exec-oob")), plain.get("arguments")
-    hidden = _SECRETS.get(command, ()) if isinstance(command, str) else ()
-    if hidden and isinstance(arguments, Mapping):
+    if not isinstance(command, str) or not isinstance(arguments, Mapping):
+        return plain
+    hidden = _SECRETS.get(command, ())
+    if str(arguments.get("command-line", "")).lstrip().startswith(_SECRET_LINES):
+        hidden = ("command-line",)
+    if hidden:
         plain["arguments"] = {name: "…" if name in hidden else value for name, value in arguments.items()}
     return plain
 
@@ -109,7 +115,8 @@ class Monitor:
             client.register_listener(_Hook(on_event))
         sock.setblocking(False)
         try:
-            await asyncio.wait_for(client.connect(sock), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(sock)
         except TimeoutError:
             sock.close()
             raise OperationTimeout(f"no QMP greeting from {name} within {CONNECT_TIMEOUT_S:g} s") from None
@@ -145,7 +152,8 @@ class Monitor:
         """
         timeout = COMMAND_TIMEOUT_S if timeout is None else timeout
         try:
-            return await asyncio.wait_for(self._client.execute(command, arguments), timeout)
+            async with asyncio.timeout(timeout):
+                return await self._client.execute(command, arguments)
         except ExecuteError as error:
             raise CommandError(command, error.error_class, str(error)) from None
         except TimeoutError:
@@ -163,7 +171,8 @@ class Monitor:
         :raise OperationTimeout: when no reply came.
         """
         try:
-            reply = await asyncio.wait_for(self._client._raw(message), timeout)
+            async with asyncio.timeout(timeout):
+                reply = await self._client._raw(message)
         except TimeoutError:
             raise OperationTimeout(
                 f"no reply to {json.dumps(_without_secrets(message))} within {timeout:g} s"

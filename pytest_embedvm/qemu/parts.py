@@ -18,9 +18,13 @@ Props: TypeAlias = Mapping[str, Json]
 
 @dataclass(frozen=True)
 class Listen:
-    """A unix socket bound at `path` and listening."""
+    """A unix socket bound at `path` and listening.
+
+    `beside` is where it is bound first, if another machine still listens at `path`.
+    """
 
     path: str
+    beside: str | None = None
 
 
 @dataclass(frozen=True)

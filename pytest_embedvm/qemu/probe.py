@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import IO, Any, Final
 
 from pytest_embedvm.errors import InternalError
+from pytest_embedvm.files import memory_file
 from pytest_embedvm.qemu.binary import BinaryIdentity
 from pytest_embedvm.qemu.capabilities import PROBED_DEVICES, Capabilities, CpuModel, Machine
 from pytest_embedvm.qemu.monitor import Monitor, MonitorClosed
@@ -69,7 +69,7 @@ async def _session(binary: Path) -> AsyncIterator[Monitor]:
     :raise InternalError: when QEMU ends in between; carries what it said.
     """
     ours, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as output:
+    with memory_file("embedvm-probe") as output:
         with theirs:
             process = _spawn(binary, theirs, output)
         try:

@@ -16,7 +16,7 @@ from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
-from pytest_embedvm.driver.descriptors import open_request
+from pytest_embedvm.driver.descriptors import Beside, open_request
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
 from tests.domain.test_golden import CASES, GOLDEN
@@ -122,7 +122,7 @@ async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = {d.name: open_request(d.opens, stack, passed) for d in launch.descriptors}
+            numbers = {d.name: open_request(d.opens, stack, passed, Beside()) for d in launch.descriptors}
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(

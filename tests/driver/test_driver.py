@@ -320,7 +320,7 @@ async def test_machines_leak_nothing(embed: OpenDriver, tmp_path: Path) -> None:
             except EmbedError:
                 assert failing
             after = open_descriptors(), len(asyncio.all_tasks())
-            if not failing and driver.registry._last_id == 1:
+            if not failing and driver.ids._last == 1:
                 before = after
         assert after == before
         assert not list((driver.root.path / "lib/qemu").glob("domain-*"))

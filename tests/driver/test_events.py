@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from types import SimpleNamespace
@@ -87,6 +88,24 @@ def test_a_callback_that_raises_is_logged_and_the_next_runs(hub: EventHub, caplo
     assert caplog.records[0].getMessage().startswith("[host/one] callback ")
 
 
+def test_what_was_before_a_registration_is_not_heard(hub: EventHub) -> None:
+    entered, go, heard = threading.Event(), threading.Event(), []
+
+    def slow(machine: Machine, event: Event) -> None:
+        entered.set()
+        go.wait(10)
+
+    hub.register(DomainEventID.RTC_CHANGE, None, slow)
+    hub.emit(ONE, RtcChange(1))
+    hub.emit(ONE, RtcChange(2))
+    assert entered.wait(10)
+    hub.register(DomainEventID.RTC_CHANGE, None, lambda *told: heard.append(told[1]))
+    hub.emit(ONE, RtcChange(3))
+    go.set()
+    delivered(hub)
+    assert heard == [RtcChange(3)]
+
+
 def test_deregisters_inside_a_callback(hub: EventHub) -> None:
     calls: list[str] = []
 
@@ -140,3 +159,76 @@ def test_no_thread_without_callbacks_and_none_left_by_thousands() -> None:
     for thread in delivery_threads():
         thread.join(10)
     assert not delivery_threads()
+
+
+def test_what_is_held_is_told_to_those_who_register_before_the_release(hub: EventHub) -> None:
+    told: list[Event] = []
+    hub.hold()
+    hub.emit(ONE, STOPPED)
+    assert hub.undelivered("one") == [STOPPED]
+    hub.register(DomainEventID.LIFECYCLE, None, lambda _, event: told.append(event))
+    hub.release()
+    hub.release()
+    delivered(hub)
+    assert told == [STOPPED]
+    assert hub.undelivered("one") == []
+
+
+def test_what_nobody_wants_is_not_pending(hub: EventHub) -> None:
+    hub.register(DomainEventID.LIFECYCLE, None, lambda *_: None)
+    hub.emit(ONE, Reboot())
+    assert hub.undelivered("one") == []
+    dropped: list[Machine] = []
+    hub.on_delivered = dropped.append
+    hub.hold()
+    hub.emit(OTHER, Reboot())
+    hub.release()
+    assert dropped == [OTHER]
+    assert hub.undelivered("other") == []
+
+
+class Slow:
+    """A callback that waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.told: list[Event] = []
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, _machine: Machine, event: Event) -> None:
+        self.told.append(event)
+        self.entered.set()
+        assert self.go.wait(10)
+
+
+def test_a_drain_waits_for_the_callbacks_and_not_for_ever(hub: EventHub) -> None:
+    slow = Slow()
+    assert asyncio.run(hub.drain(10)), "nobody is registered"
+    hub.register(DomainEventID.LIFECYCLE, None, slow)
+    hub.emit(ONE, STOPPED)
+    assert not asyncio.run(hub.drain(0.01))
+    slow.go.set()
+    assert asyncio.run(hub.drain(10))
+    assert hub.undelivered("one") == []
+
+
+def test_what_waits_when_it_is_stopped_stays_undelivered(hub: EventHub) -> None:
+    slow = Slow()
+    hub.register(DomainEventID.LIFECYCLE, None, slow)
+    hub.register(DomainEventID.REBOOT, None, slow)
+    hub.emit(ONE, STOPPED)
+    assert slow.entered.wait(10)
+    hub.emit(ONE, Reboot())
+    assert hub.undelivered("one") == [STOPPED, Reboot()]
+    hub.stop()
+    slow.go.set()
+    assert asyncio.run(hub.drain(10))
+    assert slow.told == [STOPPED]
+    assert hub.undelivered("one") == [Reboot()]
+
+
+def test_a_callback_knows_that_it_is_one(hub: EventHub) -> None:
+    here: list[bool] = []
+    hub.register(DomainEventID.LIFECYCLE, None, lambda *_: here.append(hub.delivers_here()))
+    hub.emit(ONE, STOPPED)
+    delivered(hub)
+    assert (here, hub.delivers_here()) == ([True], False)

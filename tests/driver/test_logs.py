@@ -14,7 +14,7 @@ from pytest_embedvm.constants import DomainCreateFlags, DomainDestroyFlagsValues
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.events import Event
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import InternalError, SystemFailure
 from pytest_embedvm.logs import Log
 from tests.driver import tiny
@@ -149,8 +149,9 @@ async def test_a_log_that_is_to_go_does_not_come_back(embed: OpenDriver, tmp_pat
 def test_a_log_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logs.shutting_down(Log("r", "a"), tmp_path, DomainShutoffReason.FROM_SNAPSHOT)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert (
-        record.getMessage() == f"[r/a] the end is not in {tmp_path}: failed to open logfile {tmp_path}: Is a directory"
+    assert record.getMessage() == (
+        f"[r/a] this is not in {tmp_path}: shutting down, reason=from snapshot: "
+        f"failed to open logfile {tmp_path}: Is a directory"
     )
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import persist
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import SystemFailure
 from tests.driver import tiny
 from tests.driver.conftest import OpenDriver
@@ -64,6 +67,35 @@ def test_a_file_under_another_name_is_not_that_domain(root: Root, caplog: pytest
     with caplog.at_level(logging.ERROR):
         assert names(root) == []
     assert "it holds a domain of another name, 'b'" in caplog.text
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_is_kept_and_reported(
+    root: Root, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root.definition_path("a")
+    make(path)
+    assert names(root) == []
+    assert os.path.lexists(path.with_name("a.xml.unreadable"))
+    assert "it is no file" in caplog.text
+    persist.save(root, domain("a"))
+    assert names(root) == ["a"]
+
+
+def test_the_second_with_one_uuid_is_kept_and_reported(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        persist.save(root, Domain(type="qemu", name=name, uuid=UUID(int=1)))
+    assert names(root) == ["a"]
+    assert f"it holds the uuid of {root.definition_path('a')}" in caplog.text
+    assert (root.path / "etc/qemu/b.xml.unreadable").exists()
+
+
+def test_a_definition_that_was_set_aside_is_not_overwritten(root: Root) -> None:
+    root.definition_path("a").write_text("precious")
+    for _ in range(2):
+        assert names(root) in ([], ["a"])
+        persist.save(root, domain("a"))
+    assert (root.path / "etc/qemu/a.xml.unreadable").read_text() == "precious"
 
 
 def test_a_directory_that_cannot_be_written(root: Root) -> None:

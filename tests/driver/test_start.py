@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pytest_embedvm.constants import DomainCreateFlags
@@ -48,3 +49,14 @@ async def test_the_process_id_is_in_the_root_as_long_as_it_runs(embed: OpenDrive
         assert file.stat().st_mode & 0o777 == 0o600
         await machine.destroy()
         assert not file.exists()
+
+
+async def test_a_domain_may_have_the_name_of_the_lock(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed() as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path, "driver"), PAUSED)
+        lock = driver.root.pid_file
+        assert int(lock.read_text()) == os.getpid()
+        assert int(driver.root.pid_path("driver").read_text()) == running_pid(machine)
+        assert driver.root.pid_path("%64river") != driver.root.pid_path("driver")
+        await machine.destroy()
+        assert int(lock.read_text()) == os.getpid()

@@ -10,9 +10,10 @@ import pytest
 
 from pytest_embedvm.constants import DomainCreateFlags, ErrorDomain, ErrorNumber
 from pytest_embedvm.driver import persist, subdrivers
-from pytest_embedvm.driver.client import Client
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.migration.server import Server
+from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import Mode, Uri, make_uri
 from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InvalidArgument, SystemFailure
 from tests.driver import tiny
@@ -122,6 +123,32 @@ async def test_when_qemu_s_fails_the_others_end(tmp_path: Path, roster: Put, mon
         await Driver.open(make_uri(tmp_path))
     assert names(told) == ["+one", "+two", "two", "one"]
     assert not (tmp_path / "run/qemu/driver.pid").exists()
+
+
+async def test_what_qemu_s_had_taken_up_when_it_failed_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, client = make_uri(tmp_path / "root"), Client(Options(keep_running=True))
+    driver = await Driver.open(uri, client.options)
+    machine = await driver.create_xml(tiny.xml(tmp_path), PAUSED, client)
+    assert machine._running
+    pid = machine._running.process.pid
+    await driver.close(client)
+    with monkeypatch.context() as patch:
+
+        def fail(server: Server) -> None:
+            raise SystemFailure("no socket today")
+
+        patch.setattr(Server, "open", fail)
+        with pytest.raises(SystemFailure, match="no socket today"):
+            await Driver.open(uri)
+    assert exists(pid)  # it is kept, and nobody watches it
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    driver = await Driver.open(uri)
+    assert driver.by_name("a").active
+    await driver.by_name("a").destroy()
+    await driver.close()
+    assert not exists(pid)
 
 
 async def test_one_that_does_not_end_well_keeps_none_from_ending(tmp_path: Path, roster: Put) -> None:

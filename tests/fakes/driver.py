@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -55,6 +56,7 @@ class FakeMachine:
         self.uuid = number
         self.id = -1
         self.owner: object = None
+        self.root = SimpleNamespace(path=Path("/nonexistent"))
         self.persistent = persistent
         self.updated = False
         self.state: tuple[DomainState, int] = (DomainState.SHUTOFF, DomainShutoffReason.UNKNOWN)
@@ -145,6 +147,7 @@ class FakeDriver:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self.root = SimpleNamespace(log=HOST)
         self.events = EventHub(HOST)
         self.all: list[FakeMachine] = []
         self.started = 0

@@ -14,7 +14,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.api._object import Session
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.root import Root
+from pytest_embedvm.driver.roots.root import Root
 from tests.live.conftest import PAUSED, Open, Told, descriptors, qemus, uri, xml
 
 DEVICES = """
@@ -87,8 +87,9 @@ def test_any_path(connect: Open, tmp_path: Path, name: str) -> None:
     assert_private(root, but={root / "disk.img"})
     assert not list(tmp_path.rglob("escape"))
     domain.destroy()
-    assert [path for path in root.rglob("*") if path.is_socket()] == []
+    assert [path.name for path in root.rglob("*") if path.is_socket()] == ["driver.sock"]
     connection.close()
+    assert [path for path in root.rglob("*") if path.is_socket()] == []
     Root(root).purge()
     assert [path.name for path in root.iterdir()] == ["disk.img"]
 

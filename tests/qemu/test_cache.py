@@ -91,6 +91,18 @@ def test_many_roots_at_the_same_time_probe_once(tmp_path: Path, probes: Probes) 
     assert probes.count == 1
 
 
+def test_what_a_killed_process_has_half_written_goes(tmp_path: Path, probes: Probes) -> None:
+    ask(tmp_path)
+    path = stored(tmp_path)
+    half, other = (path.with_name(f".new-{name}-x") for name in (path.stem, "another"))
+    for file in (half, other):
+        file.write_text("{")
+    path.unlink()
+    ask(tmp_path)
+    assert not half.exists()
+    assert other.exists(), "somebody else may be writing it"
+
+
 def test_files_are_private(tmp_path: Path, probes: Probes) -> None:
     ask(tmp_path / "cache")
     directory = tmp_path / "cache/capabilities"
@@ -139,8 +151,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_file_is_probed_anew_and_replaced(
-    damage: Callable[[bytes], bytes], tmp_path: Path, probes: Probes
+def test_a_damaged_file_is_kept_reported_and_probed_anew(
+    damage: Callable[[bytes], bytes], tmp_path: Path, probes: Probes, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = ask(tmp_path)
     path = stored(tmp_path)
@@ -149,6 +161,9 @@ def test_a_damaged_file_is_probed_anew_and_replaced(
     assert ask(tmp_path) == good
     assert probes.count == 2
     assert path.read_bytes() == whole
+    aside = path.with_name(f"{path.name}.unreadable")
+    assert aside.read_bytes() == damage(whole)
+    assert [(record.levelname, str(aside) in record.getMessage()) for record in caplog.records] == [("WARNING", True)]
     assert ask(tmp_path) == good
     assert probes.count == 2
 
@@ -161,7 +176,35 @@ def test_the_checksum_covers_what_the_test_above_writes(tmp_path: Path, probes: 
     assert probes.count == 1
 
 
-@pytest.mark.parametrize("blocked", ["directory", "lock", "file"])
+def test_what_cannot_be_set_aside_is_not_overwritten(
+    tmp_path: Path, probes: Probes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = ask(tmp_path)
+    path = stored(tmp_path)
+    path.write_bytes(b"precious")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", _refuse)
+        assert ask(tmp_path) == good
+    assert path.read_bytes() == b"precious"
+    assert "cannot be read: its checksum is wrong" in caplog.text
+
+
+def _refuse(path: Path, target: Path) -> Path:
+    raise PermissionError(path)
+
+
+def test_a_directory_in_the_place_of_a_file_is_set_aside(tmp_path: Path, probes: Probes) -> None:
+    question = module._Question(BinaryIdentity.of(find_binary()), "auto")
+    path = tmp_path / "capabilities" / f"{question.name}.json"
+    path.mkdir(parents=True)
+    (path / "kept").touch()
+    ask(tmp_path)
+    ask(tmp_path)
+    assert probes.count == 1
+    assert (path.with_name(f"{path.name}.unreadable") / "kept").exists()
+
+
+@pytest.mark.parametrize("blocked", ["directory", "lock"])
 def test_a_cache_that_cannot_be_written_is_memory_with_one_warning(
     blocked: str,
     tmp_path: Path,
@@ -174,8 +217,7 @@ def test_a_cache_that_cannot_be_written_is_memory_with_one_warning(
         (tmp_path / "capabilities").write_text("a file where a directory should be")
     else:
         question = module._Question(BinaryIdentity.of(find_binary()), "auto")
-        suffix = {"lock": ".lock", "file": ".json"}[blocked]
-        (tmp_path / "capabilities" / f"{question.name}{suffix}").mkdir(parents=True)
+        (tmp_path / "capabilities" / f"{question.name}.lock").mkdir(parents=True)
 
     async def main() -> None:
         cache = ProbeCache(tmp_path)

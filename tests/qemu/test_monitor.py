@@ -101,6 +101,69 @@ def test_a_command_and_its_value() -> None:
     asyncio.run(main())
 
 
+SECRETS = (
+    ("set_password", {"protocol": "vnc", "password": "hush"}),
+    ("change-vnc-password", {"password": "hush"}),
+    ("object-add", {"qom-type": "secret", "id": "s", "data": "hush"}),
+    ("human-monitor-command", {"command-line": "set_password vnc hush"}),
+)
+
+
+@pytest.mark.parametrize(("command", "arguments"), SECRETS)
+def test_a_secret_is_sent_and_never_shown(
+    command: str, arguments: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    async def keep(peer: Peer, message: dict[str, Any]) -> None:
+        sent.append(message["arguments"])
+        peer.send({"return": {}, "id": message["id"]})
+
+    async def main() -> None:
+        async with conversation(keep) as monitor:
+            await monitor.execute(command, arguments)
+            assert command in "".join(monitor.trace)
+            assert "hush" not in "".join(monitor.trace)
+        async with conversation(be_silent) as monitor:
+            monkeypatch.setattr(module, "COMMAND_TIMEOUT_S", 0.01)
+            with pytest.raises(OperationTimeout) as caught:
+                await monitor.execute(command, arguments)
+            with pytest.raises(OperationTimeout) as raw:
+                await monitor.execute_raw({"execute": command, "arguments": arguments}, timeout=0.01)
+            assert "hush" not in caught.value.message + raw.value.message
+
+    asyncio.run(main())
+    assert sent == [arguments]
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_a_cancel_that_meets_the_reply_is_not_lost(ticks: int) -> None:
+    """As asyncio.wait_for() loses it before Python 3.12: the cancel of an interrupted call, or of a runner's signal."""
+
+    async def main() -> None:
+        replied = asyncio.Event()
+
+        async def reply_and_tell(peer: Peer, command: dict[str, Any]) -> None:
+            await echo(peer, command)
+            replied.set()
+
+        async def command_and_wait() -> None:
+            await monitor.execute("x")
+            await asyncio.Event().wait()
+
+        async with conversation(reply_and_tell) as monitor:
+            task = asyncio.create_task(command_and_wait())
+            await replied.wait()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=10)
+            assert done
+            assert task.cancelled()
+
+    asyncio.run(main())
+
+
 def test_an_event_is_handed_over_before_the_reply_behind_it() -> None:
     seen: list[str] = []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import select
 import shutil
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.errors import SystemFailure
-from pytest_embedvm.qemu.process import Process
+from pytest_embedvm.qemu import process
+from pytest_embedvm.qemu.identity import Identity
+from pytest_embedvm.qemu.process import Gate, Process
 from tests.qemu.counting import open_descriptors
 
 FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -53,6 +56,20 @@ def test_kill_waits_until_it_is_reaped_and_may_be_repeated() -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(process.pid, 0)
 
+    asyncio.run(main())
+
+
+def test_ending_all_spares_what_outlives_us_and_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        ours, other = Process.spawn(FOREVER), Process.spawn(FOREVER, outlives_parent=True)
+        process.end_all("the house is closed")
+        assert await ours.wait() == -signal.SIGKILL
+        with pytest.raises(SystemFailure, match="the house is closed"):
+            Process.spawn(FOREVER)
+        assert other.returncode is None
+        await other.kill()
+
+    monkeypatch.setattr(process, "_closed", None)  # and back in the end
     asyncio.run(main())
 
 
@@ -114,9 +131,110 @@ DEATH_SIGNAL = [
 ]
 
 
-@pytest.mark.parametrize(("outlives", "number"), [(False, signal.SIGKILL), (True, 0)])
-def test_the_signal_it_gets_when_its_parent_is_gone(outlives: bool, number: int) -> None:
-    assert int(output_of(DEATH_SIGNAL, outlives_parent=outlives)) == number
+def test_the_signal_it_gets_when_its_parent_is_gone() -> None:
+    assert int(output_of(DEATH_SIGNAL)) == signal.SIGKILL
+
+
+def test_behind_a_gate_it_gets_none_and_waits() -> None:
+    async def main() -> list[bytes]:
+        said = []
+        for opened in (True, False):
+            with tempfile.TemporaryFile() as output:
+                with Gate() as gate:
+                    two = [Process.spawn(DEATH_SIGNAL, output=output, gate=gate) for _ in range(2)]
+                    if opened:
+                        gate.open()
+                for process in two:
+                    await process.wait()
+                output.seek(0)
+                said.append(output.read())
+        return said
+
+    assert asyncio.run(main()) == [b"0\n0\n", b""]
+
+
+LOST_GATE = """
+import asyncio, os, sys
+from pytest_embedvm.qemu.process import Gate, Process
+
+async def main():
+    gate = Gate()
+    print(Process.spawn(["touch", sys.argv[1]], gate=gate).pid, flush=True)
+    sys.stdin.read(1)
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+def test_a_gate_whose_keeper_dies_lets_nobody_in(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", LOST_GATE, str(tmp_path / "begun")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        assert parent.stdin
+        descriptor = os.pidfd_open(int(parent.stdout.readline()))
+        parent.stdin.write("x")
+        parent.stdin.flush()
+        assert select.select([descriptor], [], [], 30)[0]
+        os.close(descriptor)
+    assert not (tmp_path / "begun").exists()
+
+
+def test_one_that_is_adopted_is_watched_and_ended() -> None:
+    async def main() -> None:
+        child = Process.spawn(FOREVER)
+        adopted = Process(child.identity, "forever")  # as another process sees it
+        try:
+            assert adopted.returncode is None
+            adopted.send_signal(signal.SIGTERM)
+            await adopted.wait()
+        finally:
+            await child.kill()
+        with pytest.raises(ProcessLookupError):
+            Process.adopt(child.identity, "forever")
+
+    asyncio.run(main())
+
+
+def test_another_process_of_that_number_is_not_adopted() -> None:
+    async def main() -> None:
+        before = open_descriptors()
+        later = dataclasses.replace(Identity.of(os.getpid()), start_ticks=1)
+        elsewhere = dataclasses.replace(Identity.of(os.getpid()), boot="another")
+        for other in (later, elsewhere):
+            assert not other.alive
+            with pytest.raises(ProcessLookupError, match="has ended"):
+                Process.adopt(other, "other")
+        assert open_descriptors() == before
+
+    asyncio.run(main())
+    assert Identity.of(os.getpid()).alive
+
+
+def test_one_that_was_left_is_still_reaped_and_can_be_had_again() -> None:
+    async def main() -> None:
+        child = Process.spawn(FOREVER)
+        child.leave()
+        assert Process.adopt(child.identity, "forever") is child
+        child.leave()
+        os.kill(child.pid, signal.SIGKILL)
+        assert await child.wait() == -signal.SIGKILL
+
+    asyncio.run(main())
+
+
+def test_one_that_was_left_by_another_loop() -> None:
+    async def leave() -> Process:
+        child = Process.spawn(FOREVER)
+        child.leave()
+        return child
+
+    child = asyncio.run(leave())
+
+    async def adopt() -> int | None:
+        return await Process.adopt(child.identity, "forever").kill()
+
+    assert asyncio.run(adopt()) == -signal.SIGKILL
 
 
 PARENT = """

@@ -14,6 +14,7 @@ from pytest_embedvm.api.connect.listing import Listing
 from pytest_embedvm.api.connect.lookup import Lookup
 from pytest_embedvm.api.connect.monitor_event import MonitorEvents
 from pytest_embedvm.api.connect.networks import Networks
+from pytest_embedvm.api.connect.save import Restore
 from pytest_embedvm.api.unsupported import unsupported
 
 #: pytest shows the line that called, not these.
@@ -21,7 +22,7 @@ __tracebackhide__ = True
 
 
 @unsupported
-class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities, Networks):
+class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities, Restore, Networks):
     """A connection to one root. Made by `open`; also a context manager that closes it.
 
     A connection that nobody holds any more is closed when it is collected.
@@ -45,10 +46,12 @@ class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capab
     def close(self) -> int:
         """End the connection: its AUTO_DESTROY machines end, and all its domains and streams become unusable.
 
+        Its callbacks are told what happened before, unless one of them is who calls this.
+
         Returns 0: unlike libvirt's, a connection does not live on in its domains.
 
         :raise libvirtError: INVALID_CONN when it is closed already.
         """
         with answering():  # no policy is asked: what is open can be closed
-            self._run(self._session.end())
+            self._run(self._session.end(drain=not self._session.delivers_here()))
             return 0

@@ -32,7 +32,21 @@ class Events(Base):
     call this API. What they raise is logged.
     """
 
-    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+    def _register(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver, key: object = None) -> int:
+        """Have DELIVER called; with a KEY instead of what was registered under the same before."""
+
+        async def register() -> int:
+            session, number = self._session, self._add(dom, kind, deliver)
+            if key is not None:
+                self._forget(session.lifecycle_callbacks.pop(key, -1))
+                session.lifecycle_callbacks[key] = number
+            return number
+
+        return self._run(register())
+
+    def _add(self, dom: virDomain | None, kind: DomainEventID | None, deliver: Deliver) -> int:
+        """Register. On the loop thread only."""
+
         def callback(machine: Machine, event: Event) -> None:
             name = event.name if isinstance(event, Lifecycle) else machine.name
             try:
@@ -40,19 +54,30 @@ class Events(Base):
             finally:
                 event_delivered()
 
-        async def register() -> int:
-            machine = None if dom is None else dom._machine()
-            number = self._session.driver.events.register(kind, machine, callback)
-            self._session.callbacks.add(number)
-            return number
+        session, machine = self._session, None if dom is None else dom._machine()
+        number = session.driver.events.register(kind, machine, callback)
+        session.callbacks.add(number)
+        return number
 
-        return self._run(register())
+    def _forget(self, number: int) -> bool:
+        """Deregister; whether there was one. On the loop thread only."""
+        if number not in self._session.callbacks:
+            return False
+        self._session.callbacks.remove(number)
+        return self._session.driver.events.deregister(number)
 
     def _register_domain_event(
-        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object
+        self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object, key: object = None
     ) -> int:
+        return self._register(dom, kind, self._delivering(kind, cb, opaque), key)
+
+    def _add_domain_event(self, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> int:
+        """Register CB for all domains. On the loop thread only."""
+        return self._add(None, kind, self._delivering(kind, cb, opaque))
+
+    def _delivering(self, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> Deliver:
         arguments_of = ARGUMENTS.get(kind, nothing)
-        return self._register(dom, kind, lambda domain, event: cb(self, domain, *arguments_of(event), opaque))
+        return lambda domain, event: cb(self, domain, *arguments_of(event), opaque)
 
     @public("virConnectDomainEventRegisterAny")
     def domainEventRegisterAny(
@@ -65,7 +90,7 @@ class Events(Base):
 
         :raise libvirtError: NO_DOMAIN when DOM is gone.
         """
-        return self._register_domain_event(dom, _kind(eventID), cb, opaque)
+        return self._register_domain_event(dom, event_kind(eventID), cb, opaque)
 
     @public("virConnectDomainEventDeregisterAny")
     def domainEventDeregisterAny(self, callbackID: int) -> None:
@@ -83,10 +108,7 @@ class Events(Base):
 
     def _deregister(self, number: int) -> bool:
         async def deregister() -> bool:
-            if number not in self._session.callbacks:
-                return False
-            self._session.callbacks.remove(number)
-            return self._session.driver.events.deregister(number)
+            return self._forget(number)
 
         return self._run(deregister())
 
@@ -96,17 +118,17 @@ class Events(Base):
 
         Registering CB again changes its opaque.
         """
-        previous = self._session.lifecycle_callbacks.get(cb)
-        if previous is not None:
-            self._deregister(previous)
-        self._session.lifecycle_callbacks[cb] = self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque)
+        hash(cb)  # what cannot be found again is the caller's TypeError, as in libvirt-python
+        self._register_domain_event(None, DomainEventID.LIFECYCLE, cb, opaque, key=cb)
 
     @public("virConnectDomainEventDeregister")
     def domainEventDeregister(self, cb: DomainCallback[T]) -> None:
         """Have a callback of `domainEventRegister` called no more; nothing to do when it is not registered."""
-        number = self._session.lifecycle_callbacks.pop(cb, None)
-        if number is not None:
-            self._deregister(number)
+
+        async def deregister() -> None:
+            self._forget(self._session.lifecycle_callbacks.pop(cb, -1))
+
+        self._run(deregister())
 
     @public("virConnectRegisterCloseCallback")
     def registerCloseCallback(self, cb: Callable[[virConnect, int, T], Any], opaque: T) -> int:
@@ -118,7 +140,11 @@ class Events(Base):
         """Accepted."""
 
 
-def _kind(number: int) -> DomainEventID:
+def event_kind(number: int) -> DomainEventID:
+    """The kind of event that NUMBER stands for.
+
+    :raise InvalidCall: when there is none.
+    """
     if operator.index(number) < 0:
         raise InvalidCall("eventID in virConnectDomainEventRegisterAny must be zero or greater")
     if number >= len(DomainEventID):

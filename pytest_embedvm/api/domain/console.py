@@ -5,8 +5,9 @@ from __future__ import annotations
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
-from pytest_embedvm.api.stream import virStream
+from pytest_embedvm.api.stream import Pipe, virStream
 from pytest_embedvm.constants import DomainConsoleFlags, ErrorDomain
+from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.errors import InvalidStream, OperationInvalid
 
 CONSOLE = DomainConsoleFlags.FORCE | DomainConsoleFlags.SAFE
@@ -26,5 +27,9 @@ class Console(Base):
         checked = arguments.known(flags, CONSOLE, "qemuDomainOpenConsole")
         if st._pipe is not None:
             raise OperationInvalid("stream is already open", origin=ErrorDomain.STREAMS)
-        st._attach(self._order(lambda machine: machine.open_console(dev_name, checked)))
+
+        async def opened(machine: Machine) -> Pipe:
+            return await self._session.keep(Pipe(await machine.open_console(dev_name, checked)))
+
+        st._attach(self._order(opened))
         return 0

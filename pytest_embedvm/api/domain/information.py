@@ -82,12 +82,6 @@ class Information(Base):
         operator.index(autostart)
         return self._ask(_refuse_autostart)
 
-    @public("virDomainHasManagedSaveImage")
-    def hasManagedSaveImage(self, flags: int = 0) -> int:
-        """0: there are no managed save images yet."""
-        arguments.none(flags, "qemuDomainHasManagedSaveImage")
-        return self._ask(lambda _machine: 0)
-
     @public("virDomainHasCurrentSnapshot")
     def hasCurrentSnapshot(self, flags: int = 0) -> int:
         """0: there are no snapshots yet."""

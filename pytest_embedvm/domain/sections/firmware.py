@@ -21,6 +21,8 @@ Format = Literal["raw", "qcow2"]
 #: The block nodes behind the two flash chips.
 CODE: Final = "libvirt-pflash0"
 VARIABLES: Final = "libvirt-pflash1"
+#: The variable store's name among the files of its domain, where the driver chooses it.
+STORE: Final = "VARS.fd"
 
 
 @dataclass(kw_only=True)
@@ -67,7 +69,7 @@ def settle(os: Os, context: Context) -> None:
     if os.loader.type == "pflash" and not os.loader.stateless:
         os.nvram = os.nvram or Nvram()
         os.nvram.template = os.nvram.template or context.host.nvram_template(os.loader.path or "")
-        os.nvram.path = os.nvram.path or context.host.path("nvram", context.domain.name, "VARS.fd")
+        os.nvram.path = os.nvram.path or context.host.path("nvram", context.domain.name, STORE)
 
 
 def _choose(os: Os, context: Context) -> None:

@@ -19,7 +19,7 @@ from pytest_embedvm.errors import OperationTimeout, OperationUnsupported
 from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
 from pytest_embedvm.guest.image.assemble import assemble, scripts
 from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_variables
-from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, write_manifest
+from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_damaged_aside, write_manifest
 from pytest_embedvm.guest.image.modules import Modules, choose_modules
 from pytest_embedvm.guest.image.programs import (
     AGENT,
@@ -31,6 +31,7 @@ from pytest_embedvm.guest.image.programs import (
     find_busybox,
     which,
 )
+from pytest_embedvm.guest.image.prune import hold, prune
 from pytest_embedvm.guest.image.vmlinux import arch_of, bootable, release_of
 
 LOCK_TIMEOUT_S: Final = 600.0
@@ -59,12 +60,16 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
     kernel, modules = kernel_variables(kernel, modules)
     name = _request(kernel, modules)
     image = read_manifest(cache_dir, name)
-    if image is not None:
+    if image is not None and hold(image):
         return image
     cache_dir = _writable(cache_dir)
     with _locked(cache_dir / "guest.lock"):
         image = read_manifest(cache_dir, name)
-        return image if image is not None else _build(cache_dir, name, kernel, modules)
+        if image is None:
+            set_damaged_aside(cache_dir, name)
+            image = _build(cache_dir, name, kernel, modules)
+        hold(image)
+        return image
 
 
 @contextmanager
@@ -134,6 +139,7 @@ def _build(cache_dir: Path, name: str, kernel: Path | None, modules: Path | None
     notes = (*_notes(names, files, chosen), *([boot.note] if boot.note else []))
     image = GuestImage(directory / "kernel", directory / "initrd", CMDLINES[arch], release, arch, notes)
     write_manifest(cache_dir, name, image, _sources(files, busybox, agent, explicit=kernel is not None))
+    prune(cache_dir)
     return image
 
 

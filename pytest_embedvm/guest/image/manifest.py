@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pytest_embedvm.files import make_private_directory, write_atomically
+from pytest_embedvm.files import make_private_directory, set_aside, write_atomically
+from pytest_embedvm.logs import HOST
+
+#: What reading something else than a manifest raises.
+_DAMAGED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,29 @@ class GuestImage:
 
 
 def read_manifest(cache_dir: Path, name: str) -> GuestImage | None:
-    """The image NAME in CACHE_DIR; None when it is not there, not whole, or made of what has changed since."""
+    """The image NAME in CACHE_DIR; None when it is not there, cannot be read, or is made of what has changed since."""
     try:
         manifest = json.loads(_path(cache_dir, name).read_bytes())
         if any(_identity(Path(path)) != known for path, known in manifest["files"].items()):
             return None
         return _image(manifest["image"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *_DAMAGED):
         return None
+
+
+def set_damaged_aside(cache_dir: Path, name: str) -> None:
+    """Rename the manifest NAME in CACHE_DIR, and report it, if it is none. Only for who has the lock."""
+    path = _path(cache_dir, name)
+    try:
+        manifest = json.loads(path.read_bytes())
+        _image(manifest["image"])
+        dict(manifest["files"])
+    except FileNotFoundError:
+        return
+    except (OSError, *_DAMAGED) as error:
+        HOST.warning(
+            "%s cannot be read: %r; it is kept as %s, and the guest is built anew", path, error, set_aside(path)
+        )
 
 
 def write_manifest(cache_dir: Path, name: str, image: GuestImage, sources: list[Path]) -> None:

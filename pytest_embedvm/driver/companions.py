@@ -1,0 +1,109 @@
+"""The programs that run beside a machine's QEMU: what they say, and that one of them has ended before it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+from pytest_embedvm.driver import logs
+from pytest_embedvm.errors import InternalError
+from pytest_embedvm.files import memory_file
+from pytest_embedvm.logs import Log
+from pytest_embedvm.qemu.process import Gate, Process
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.running import Running
+
+#: A companion ends when QEMU does, and may be heard of first; what ends so much earlier has ended by itself.
+GRACE_S: Final = 1.0
+#: The most of its words that are repeated.
+LAST_WORDS_BYTES: Final = 4096
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A program beside QEMU; `said` is its standard output and error, None for one that another process started."""
+
+    process: Process
+    said: IO[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.process.name
+
+    @property
+    def last_words(self) -> str:
+        if self.said is None:
+            return "what it said is not known"
+        size = os.fstat(self.said.fileno()).st_size
+        words = os.pread(self.said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, 0))
+        return words.decode(errors="replace").strip() or f"its exit status is {self.process.returncode}"
+
+
+class Companions:
+    """Those of one start of a machine."""
+
+    def __init__(self, gate: Gate | None = None, *, outlives_parent: bool = False) -> None:
+        """:param gate, outlives_parent: how each is spawned; see `Process.spawn`."""
+        self._all: list[Companion] = []
+        self._gate = gate
+        self._outlives_parent = outlives_parent
+
+    def __iter__(self) -> Iterator[Process]:
+        return (companion.process for companion in self._all)
+
+    def adopt(self, process: Process) -> None:
+        """PROCESS was started by an earlier owner of the machine."""
+        self._all.append(Companion(process))
+
+    def start(
+        self, name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+    ) -> int:
+        """Start a program that holds one end of a socket pair, and return the other; it ends after QEMU.
+
+        :raise SystemFailure: when it cannot be started.
+        """
+        said = stack.enter_context(memory_file(name))
+        ours, theirs = socket.socketpair()
+        passed.enter_context(ours)
+        with theirs:
+            words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
+            process = Process.spawn(
+                words,
+                output=said,
+                pass_fds=(theirs.fileno(),),
+                gate=self._gate,
+                outlives_parent=self._outlives_parent,
+            )
+        process.name = name
+        stack.push_async_callback(process.kill)
+        self._all.append(Companion(process, said))
+        return ours.fileno()
+
+    def require(self) -> None:
+        """:raise InternalError: when one has ended already; with its own words."""
+        for companion in self._all:
+            if companion.process.returncode is not None:
+                # libvirt: qemuPasstStart
+                raise InternalError(f"Could not start '{companion.name}': {companion.last_words}")
+
+    def watch(self, running: Running, log: Log) -> None:
+        """From now on, say in LOG and in the machine's own log when one ends before QEMU."""
+        for companion in self._all:
+            running.background(asyncio.get_running_loop().create_task(_watch(companion, running, log)))
+
+
+async def _watch(companion: Companion, running: Running, log: Log) -> None:
+    await companion.process.wait()
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await running.process.wait()
+    except TimeoutError:
+        sentence = f"{companion.name} has ended, and the machine runs on without it: {companion.last_words}"
+        log.warning("%s", sentence)
+        logs.note(log, running.log, sentence)

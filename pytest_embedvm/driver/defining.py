@@ -1,0 +1,113 @@
+"""A domain's definition: made, changed, renamed, forgotten. Whoever calls has the machine's job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_embedvm.constants import (
+    DomainEventDefinedDetailType,
+    DomainEventType,
+    DomainEventUndefinedDetailType,
+    DomainModificationImpact,
+    DomainUndefineFlagsValues,
+    DomainXMLFlags,
+    ErrorDomain,
+)
+from pytest_embedvm.domain import definition as xml
+from pytest_embedvm.domain.migratable import migratable
+from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.driver import nvram, persist
+from pytest_embedvm.driver.saving import image as save_image
+from pytest_embedvm.driver.saving import save as saving
+from pytest_embedvm.errors import OperationInvalid, XMLError
+from pytest_embedvm.xml import document
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
+
+def define(machine: Machine, domain: Domain) -> None:
+    """Make MACHINE persistent, with DOMAIN for the next start."""
+    persist.save(machine.root, domain)
+    known = machine.persistent or machine.redefined
+    machine.definition, machine.persistent, machine.redefined = domain, True, True
+    detail = DomainEventDefinedDetailType.UPDATED if known else DomainEventDefinedDetailType.ADDED
+    machine.emit_lifecycle(DomainEventType.DEFINED, detail)
+
+
+def undefine(machine: Machine, flags: int) -> None:
+    """Forget the definition of MACHINE, which is gone unless it runs.
+
+    :raise OperationInvalid: when it is transient, or has a variable store and FLAGS do not say what to do with it.
+    """
+    if not machine.persistent:
+        raise OperationInvalid("cannot undefine transient domain")
+    _remove_managed_image(machine, flags)
+    nvram.undefine(machine.definition, flags)
+    persist.remove(machine.root, machine.name)
+    machine.persistent = False
+    machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
+    if not machine.active:
+        machine.driver.registry.remove(machine)
+
+
+def _remove_managed_image(machine: Machine, flags: int) -> None:
+    # libvirt: qemuDomainUndefineFlags
+    if saving.has_managed(machine):
+        if not flags & DomainUndefineFlagsValues.MANAGED_SAVE:
+            raise OperationInvalid("Refusing to undefine while domain managed save image exists")
+        save_image.remove(saving.managed_path(machine))
+
+
+def rename(machine: Machine, new: str) -> None:
+    """Give MACHINE another name.
+
+    :raise OperationInvalid: when it runs, is transient, or has that name.
+    :raise XMLError: when the name cannot be one.
+    """
+    # libvirt: qemuDomainRename, virDomainObjListRename
+    if "/" in new:
+        raise XMLError(f"name {new} cannot contain '/'", origin=ErrorDomain.QEMU)
+    document.require_text(new, "name")
+    if machine.active:
+        raise OperationInvalid("cannot rename active domain")
+    if not machine.persistent:
+        raise OperationInvalid("cannot rename a transient domain")
+    if saving.has_managed(machine):
+        raise OperationInvalid("domain with a managed saved state can't be renamed")
+    machine.driver.registry.check_rename(machine, new)
+    renamed = machine.definition.copy()
+    renamed.name = new
+    persist.save(machine.root, renamed)
+    persist.remove(machine.root, machine.name)
+    machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.RENAMED)
+    machine.definition = renamed
+    machine.emit_lifecycle(DomainEventType.DEFINED, DomainEventDefinedDetailType.RENAMED)
+
+
+def affected(machine: Machine, flags: int) -> list[Domain]:
+    """Which of definition and live FLAGS mean."""
+    # libvirt: virDomainObjUpdateModificationImpact
+    live = bool(flags & DomainModificationImpact.LIVE)
+    config = bool(flags & DomainModificationImpact.CONFIG)
+    if not live and not config:
+        live, config = machine.active, not machine.active
+    chosen: list[Domain] = []
+    if live:
+        if not machine.active:
+            raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
+        chosen += [machine.live] if machine.live else []
+    if config and not machine.persistent:
+        raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
+    return chosen + ([machine.definition] if config else [])
+
+
+def text(machine: Machine, flags: int) -> str:
+    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root."""
+    inactive = bool(flags & DomainXMLFlags.INACTIVE)
+    if flags & DomainXMLFlags.MIGRATABLE:
+        chosen = machine.definition if inactive else machine.live or machine.definition
+        return xml.format(migratable(chosen, machine.driver.host), inactive=True)
+    if machine.live is None or (inactive and machine.redefined):
+        return xml.format(machine.definition, inactive=True)
+    return xml.format(machine.live, inactive=inactive)

@@ -1,0 +1,58 @@
+"""What QEMU and the driver do once a guest's state has come, from elsewhere or from a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pytest_embedvm.constants import ConnectDomainEventAgentLifecycleReason, ConnectDomainEventAgentLifecycleState
+from pytest_embedvm.domain.backends.chardev import chardev_id
+from pytest_embedvm.domain.consoles import learn
+from pytest_embedvm.driver import stop
+from pytest_embedvm.driver.events import AgentLifecycle
+from pytest_embedvm.driver.migration import transfer
+from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.start import last_words
+from pytest_embedvm.errors import InternalError, OperationTimeout
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
+#: How long QEMU may take to load what there is.
+LOAD_TIMEOUT_S: Final = 60.0
+
+
+async def wait_loaded(machine: Machine, running: Running, half: Transfer, timeout: float = LOAD_TIMEOUT_S) -> None:
+    """Wait until QEMU has loaded the guest.
+
+    :raise InternalError: when it could not, or ended; with its own words.
+    :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
+    """
+    if await transfer.first(half.wait_over(), running.monitor.wait_closed(), timeout=timeout) is None:
+        seen = f"last seen: migration {half.status}"
+        raise OperationTimeout(f"QEMU did not load the guest within {timeout:g} s; {seen}")
+    if half.status != transfer.COMPLETED:
+        await transfer.first(running.process.wait(), timeout=stop.FORCED_TIMEOUT_S)
+        # libvirt: qemuMigrationDstFinishActive, qemuProcessReportLogError
+        raise InternalError(f"guest unexpectedly quit: {qemus_words(machine, running)}")
+
+
+async def learn_channels(machine: Machine, running: Running) -> None:
+    """Which channels the guest has open: it opened them before (libvirt: qemuRefreshVirtioChannelState)."""
+    if machine.live is None or not running.ports:
+        return
+    answer = await running.monitor.execute("query-chardev")
+    learn(machine.live, answer)
+    agent = running.agent
+    if agent is None or agent.connected:
+        return
+    if any(c["label"] == chardev_id(agent.alias) and c["frontend-open"] for c in answer):
+        agent.guest_opened()
+        connected = ConnectDomainEventAgentLifecycleState.CONNECTED
+        machine.emit(AgentLifecycle(connected, ConnectDomainEventAgentLifecycleReason.CHANNEL))
+
+
+def qemus_words(machine: Machine, running: Running) -> str:
+    """What QEMU itself said, without what the driver has written below it."""
+    ours = f"[{machine.root.log.about(machine.name).label}] "
+    return "\n".join(line for line in last_words(running).splitlines() if ours not in line)
