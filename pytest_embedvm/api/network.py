@@ -12,7 +12,7 @@ from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
-from pytest_embedvm.driver.networks import Leased, LiveNetwork, PrivateNetworks
+from pytest_embedvm.driver.network.private import Leased, LiveNetwork, PrivateNetworks
 from pytest_embedvm.errors import NoNetwork
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class virNetwork(LibvirtObject):
     @public("virNetworkGetXMLDesc", origin=ErrorDomain.NETWORK)
     def XMLDesc(self, flags: int = 0) -> str:
         """The network as `<network>`; with VIR_NETWORK_XML_INACTIVE as it will be started next."""
-        checked = arguments.known(flags, NetworkXMLFlags.INACTIVE, "networkGetXMLDesc")
+        checked = arguments.known(flags, NetworkXMLFlags.XML_INACTIVE, "networkGetXMLDesc")
         return self._ask(lambda _, network: network.xml(inactive=bool(checked)))
 
     @public("virNetworkCreate", writes=True, origin=ErrorDomain.NETWORK)

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu.capabilities import Capabilities
 
-#: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device,
-#: a UEFI variable store, guest memory in a file, a VNC server's socket.
-FileKind = Literal["channel", "console-log", "nvram", "ram", "vnc"]
+#: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device, a network
+#: card's socket, a UEFI variable store, guest memory in a file, a VNC server's socket.
+FileKind = Literal["channel", "console-log", "net", "nvram", "ram", "vnc"]
 
 
 @dataclass(frozen=True)

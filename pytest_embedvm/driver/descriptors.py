@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,15 +18,20 @@ from typing import Final
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
 
 BACKLOG: Final = 16
 
 
+#: Connects a card to its network, until the stack is unwound.
+Plug = Callable[[Card, contextlib.AsyncExitStack], None]
+
+
 @dataclass
 class Beside:
-    """What a machine has beside its QEMU, as it is opened: programs, and files that go with it."""
+    """What a machine has beside its QEMU, as it is opened: programs, files that go with it, networks."""
 
+    plug: Plug
     companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
 
@@ -43,12 +48,11 @@ def open_request(
     """
     match request:
         case Listen(path, first):
-            bound = Path(first or path)
-            sock = passed.enter_context(listen_unix(bound))
-            for place in {bound, Path(path)}:
-                stack.callback(remove_socket, place, bound.stat())
-                beside.files.append(place)
-            return sock.fileno()
+            return _listen(Path(path), Path(first or path), stack, passed, beside)
+        case Card(path):
+            number = _listen(Path(path), Path(path), stack, passed, beside)
+            beside.plug(request, stack)  # QEMU finds it waiting
+            return number
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
         case OpenFile(path, write):
@@ -68,6 +72,16 @@ def open_request(
             return descriptor
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
+
+
+def _listen(
+    path: Path, bound: Path, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> int:
+    sock = passed.enter_context(listen_unix(bound))
+    for place in {bound, path}:
+        stack.callback(remove_socket, place, bound.stat())
+        beside.files.append(place)
+    return sock.fileno()
 
 
 def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:

@@ -25,6 +25,7 @@ from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration.server import Server
+from pytest_embedvm.driver.network.private import PrivateNetworks
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.restart import reconnect
@@ -55,6 +56,7 @@ class Driver:
         self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.networks = PrivateNetworks()
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -103,9 +105,10 @@ class Driver:
         driver = _open[root.identity] = cls(root, config)
         for warning in config.warnings:
             root.log.warning("%s", warning)
-        others = [make() for make in subdrivers.ROSTER]
         try:
-            driver._drivers = await subdrivers.initialize([*others, driver], privileged=os.geteuid() == 0, root=root)
+            driver._drivers = await subdrivers.initialize(
+                [driver.networks, driver], privileged=os.geteuid() == 0, root=root
+            )
         except BaseException:
             driver._free()
             raise

@@ -27,6 +27,7 @@ MAC_PREFIX: Final = "52:54:00"
 _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "channel": (("lib", "qemu", "channel", "target"), ""),
     "console-log": (("log", "qemu", "console"), ".log"),
+    "net": (("lib", "qemu", "net"), ".sock"),
     "nvram": (("lib", "qemu", "nvram"), ""),
     "ram": (("lib", "qemu", "ram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),

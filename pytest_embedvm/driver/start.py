@@ -97,7 +97,7 @@ def _spawn(
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
-        beside = Beside(Companions(gate, outlives_parent=kept))
+        beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.explain import Need, explain
@@ -28,10 +28,6 @@ class Subdriver(Protocol):
 
     async def cleanup(self) -> None:
         """Give everything back. What fails does not keep it from giving back the rest."""
-
-
-#: Those that QEMU's calls, in the order in which they are initialised; QEMU's is the last.
-ROSTER: Final[tuple[Callable[[], Subdriver], ...]] = ()
 
 
 async def initialize(drivers: Iterable[Subdriver], *, privileged: bool, root: Root) -> contextlib.AsyncExitStack:
@@ -69,18 +65,19 @@ def require(xml: str, uri: Uri | None) -> None:
     :raise ConfigUnsupported: naming each element that calls one which is not there, with the reason.
     :raise XMLSyntaxError, XMLError: when XML is no domain.
     """
-    missing = [f"{need} ({_lack(need, uri)})" for need in explain(document.parse(xml, root="domain"))]
+    needs = explain(document.parse(xml, root="domain"))
+    missing = [f"{need} ({lack})" for need in needs if (lack := _lack(need, uri))]
     if missing:
         raise ConfigUnsupported("; ".join(missing))
 
 
-def _lack(need: Need, uri: Uri | None) -> str:
-    """Why the driver is not there."""
+def _lack(need: Need, uri: Uri | None) -> str | None:
+    """Why the driver is not there; None if it is."""
     if need.driver not in ("network", "secret", "storage"):
         return f"a root has no {need.driver} driver"
     if uri and _modes(uri)[need.driver] == "none":
         return f"this connection was opened with {need.driver}=none"
-    return f"there is no private {need.driver} driver yet"
+    return None if need.driver == "network" else f"there is no private {need.driver} driver yet"
 
 
 def _modes(uri: Uri) -> dict[str, Mode]:

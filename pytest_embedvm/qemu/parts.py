@@ -71,7 +71,16 @@ class Companion:
     argv: tuple[str, ...]
 
 
-Request: TypeAlias = Listen | Connect | OpenFile | SocketPlace | Scratch | Companion
+@dataclass(frozen=True)
+class Card:
+    """A unix socket bound at `path` and listening, to which `network` is connected, for the card with the MAC `mac`."""
+
+    path: str
+    network: str
+    mac: str
+
+
+Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion
 
 
 @dataclass(frozen=True)

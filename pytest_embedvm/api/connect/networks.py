@@ -12,7 +12,7 @@ from pytest_embedvm.api.connect._base import Base
 from pytest_embedvm.api.network import identify, virNetwork
 from pytest_embedvm.constants import ConnectListAllNetworksFlags as List
 from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags
-from pytest_embedvm.driver.networks import LiveNetwork, PrivateNetworks
+from pytest_embedvm.driver.network.private import LiveNetwork, PrivateNetworks
 
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
@@ -44,7 +44,7 @@ class Networks(Base):
     def networkDefineXMLFlags(self, xml: str, flags: int = 0) -> virNetwork:
         """Like `networkDefineXML`; what this driver does not know is always refused, with VALIDATE and without."""
         text = arguments.text(xml, "xml", "virNetworkDefineXMLFlags")
-        arguments.known(flags, NetworkDefineFlags.VALIDATE, "networkDefineXMLFlags")
+        arguments.known(flags, NetworkDefineFlags.DEFINE_VALIDATE, "networkDefineXMLFlags")
         return self._network(lambda networks: networks.define(text))
 
     @public("virNetworkCreateXML", writes=True, origin=NETWORK)
@@ -60,7 +60,7 @@ class Networks(Base):
     def networkCreateXMLFlags(self, xmlDesc: str, flags: int = 0) -> virNetwork:
         """Like `networkCreateXML`; what this driver does not know is always refused, with VALIDATE and without."""
         text = arguments.text(xmlDesc, "xmlDesc", "virNetworkCreateXMLFlags")
-        arguments.known(flags, NetworkCreateFlags.VALIDATE, "networkCreateXMLFlags")
+        arguments.known(flags, NetworkCreateFlags.CREATE_VALIDATE, "networkCreateXMLFlags")
         return self._network(lambda networks: networks.create(text))
 
     @public("virNetworkLookupByName", origin=NETWORK)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.forwards import PortForward
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
-from pytest_embedvm.qemu.parts import Companion, Descriptor, Json, NetdevPart
+from pytest_embedvm.qemu.parts import Card, Companion, Descriptor, Json, NetdevPart
 from pytest_embedvm.xml.mapping import At
 
 #: QEMU's word for each type that is a socket between QEMUs (libvirt: qemuBuildHostNetProps).
@@ -139,6 +139,12 @@ def passt_options(
             yield from ("--netmask", str(ip.prefix))
     for forward in forwards:
         yield from forward.passt()
+
+
+def network(alias: str, path: str, name: str, mac: str) -> NetdevPart:
+    """A card on network NAME of the root: QEMU listens at PATH, so that who opens the root next can connect again."""
+    end = Descriptor(netdev_id(alias), Card(path, name, mac))
+    return NetdevPart({"type": "stream", "addr": {"type": "fd", "str": end}, "server": True, "id": netdev_id(alias)})
 
 
 def sockets(alias: str, kind: str, source: Source) -> NetdevPart:

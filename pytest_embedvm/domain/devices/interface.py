@@ -129,6 +129,8 @@ class Interface(Device):
     def _check_type(self) -> None:
         if self.type in netdev.SOCKETS:
             netdev.check_sockets(self.type, self.source)
+        elif self.type == "network":
+            self._check_network()
         elif self.type != "user":
             raise ConfigUnsupported(f"<interface type='{self.type}'> is not supported", origin=ErrorDomain.QEMU)
         if self.type != "user" and (self.ips or self.forwards or self.backend):
@@ -136,6 +138,16 @@ class Interface(Device):
                 f"<ip>, <portForward> and <backend> are not supported for <interface type='{self.type}'>",
                 origin=ErrorDomain.QEMU,
             )
+
+    def _check_network(self) -> None:
+        if self.source is None or not self.source.network:
+            raise XMLError("Missing required attribute 'network' in element 'source'")
+        for name, value in vars(self.source).items():
+            if value is not None and name != "network":
+                raise ConfigUnsupported(
+                    f"'{name}' of element <source> is not supported for <interface type='network'>",
+                    origin=ErrorDomain.QEMU,
+                )
 
     def _check_model(self) -> None:
         if not _MODEL.fullmatch(self.model or ""):
@@ -190,10 +202,14 @@ class Interface(Device):
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildInterfaceCommandLine
-        yield self._netdev()
+        yield self._netdev(context)
         yield self._nic(context)
 
-    def _netdev(self) -> NetdevPart:
+    def _netdev(self, context: Context) -> NetdevPart:
+        if self.type == "network" and self.source and self.source.network:
+            context.capabilities.require_netdev("stream")
+            path = context.host.path("net", context.domain.name, self.id)
+            return netdev.network(self.id, path, self.source.network, str(self.mac))
         if self.type in netdev.SOCKETS:
             return netdev.sockets(self.id, self.type, self.source or Source())
         if self.backend and self.uses_passt:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pytest_embedvm.driver.cable import Cable
+from pytest_embedvm.driver.network.cable import Cable
 from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.switch import Port, Switch
 
@@ -96,6 +96,7 @@ class Segment:
         return link
 
     def unplug(self, link: Link) -> None:
+        """Take LINK away; a second call does nothing."""
         link.disconnect()
         if self.links.pop(link.port, None):
             self.switch.unplug(link.port)

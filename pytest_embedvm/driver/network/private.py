@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.host import random_mac
+from pytest_embedvm.driver.network.segment import Segment
 from pytest_embedvm.driver.roots.root import Root, file_name
-from pytest_embedvm.driver.segment import Segment
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.network import definition, dhcp
@@ -22,6 +24,7 @@ from pytest_embedvm.network.definition import Dns, Network, Subnet
 from pytest_embedvm.network.frames import mac as mac_bytes
 from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.names import Names, Service
+from pytest_embedvm.qemu.parts import Card
 
 #: What there is in a root that never heard of networks: addresses of its own, and no way out.
 DEFAULT: Final = """
@@ -265,6 +268,17 @@ class PrivateNetworks:
                     )
                 return network
         return None
+
+    def plug(self, card: Card, stack: contextlib.AsyncExitStack) -> None:
+        """Connect CARD, which listens, to its network until STACK is unwound.
+
+        :raise NoNetwork, OperationInvalid: when there is no such network, or it is not active.
+        :raise SystemFailure: when nobody listens there.
+        """
+        segment = self.by_name(card.network).require_segment()
+        link = segment.plug(card.mac)
+        stack.callback(segment.unplug, link)
+        link.connect(connect_unix(Path(card.path)), link.disconnect)
 
     def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:
         """The addresses that guests have; of the one with this MAC, or of all."""
