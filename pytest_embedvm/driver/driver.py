@@ -106,15 +106,18 @@ class Driver:
         for warning in config.warnings:
             root.log.warning("%s", warning)
         try:
-            driver._drivers = await subdrivers.initialize(
-                [driver.networks, driver], privileged=os.geteuid() == 0, root=root
-            )
+            drivers = [*driver._secondary(), driver]
+            driver._drivers = await subdrivers.initialize(drivers, privileged=os.geteuid() == 0, root=root)
         except BaseException:
             driver._free()
             raise
         driver._connections = 1
         driver._opened.set()
         return driver
+
+    def _secondary(self) -> list[subdrivers.Subdriver]:
+        """Those that QEMU's calls, in the order in which they are initialised."""
+        return [self.networks]
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT, and those that run there already.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from pytest_embedvm.network.frames import spell_mac
+from pytest_embedvm.network.frames import is_host_name, spell_mac
 
 SERVER_PORT, CLIENT_PORT = 67, 68
 #: How long a lease lasts, in seconds; dnsmasq's default.
@@ -23,7 +23,7 @@ _REQUEST, _REPLY, _ETHERNET, _BROADCAST = 1, 2, 1, 0x8000
 _NETMASK, _ROUTER, _DNS, _HOST_NAME, _DOMAIN, _MTU = 1, 3, 6, 12, 15, 26
 _REQUESTED, _LEASE, _TYPE, _SERVER, _RENEWAL, _REBINDING, _CLIENT, _FQDN = 50, 51, 53, 54, 58, 59, 61, 81
 _PAD, _END = 0, 255
-_DISCOVER, _OFFER, _ASK, _DECLINE, _ACK, _NAK, _RELEASE, _INFORM = range(1, 9)
+_DISCOVER, _OFFER, _ASK, _DECLINE, ACK, _NAK, _RELEASE, _INFORM = range(1, 9)
 #: The shortest BOOTP message that all clients take.
 _SHORTEST: Final = 300
 #: The flags and the two result codes before the name in option 81 (RFC 4702), and "the name is in DNS encoding".
@@ -114,7 +114,7 @@ class Message:
         """The name that the client gives itself, without its domain; None if it is no host name."""
         text = self.options.get(_HOST_NAME) or _from_fqdn(self.options.get(_FQDN, b""))
         label = text.decode("ascii", errors="replace").rstrip("\0").partition(".")[0].lower()
-        return label if label and all(c.isascii() and (c.isalnum() or c == "-") for c in label) else None
+        return label if is_host_name(label) else None
 
     @property
     def client_id(self) -> str | None:
@@ -177,7 +177,7 @@ class Server:
             case kind if kind == _RELEASE:
                 self._leases.pop(message.mac, None)
             case kind if kind == _INFORM:
-                return self._reply(message, _ACK, None)
+                return self._reply(message, ACK, None)
         return None
 
     def _asked(self, message: Message, now: float) -> Message | None:
@@ -190,7 +190,7 @@ class Server:
         self._leases[message.mac] = Lease(
             spell_mac(message.mac), wanted, self._name(message), message.client_id, now + LEASE_S
         )
-        return self._reply(message, _ACK, wanted)
+        return self._reply(message, ACK, wanted)
 
     def _decline(self, message: Message, now: float) -> None:
         self._leases.pop(message.mac, None)

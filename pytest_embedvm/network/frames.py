@@ -6,6 +6,7 @@ Sources: RFC 826 (ARP), 791 and 8200 (IP), 768 (UDP), 792 and 4443 (ICMP).
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -29,6 +30,7 @@ _UDP: Final = struct.Struct("!HHHH")
 _PSEUDO_V4: Final = struct.Struct("!4s4sBBH")
 _PSEUDO_V6: Final = struct.Struct("!16s16sIxxxB")
 
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 #: Neither "more fragments" nor an offset.
 _FRAGMENT: Final = 0x3FFF
 
@@ -186,6 +188,11 @@ def icmpv6(source: IPv6Address, target: IPv6Address, kind: int, body: bytes, cod
 def mac(text: str) -> bytes:
     """`52:54:00:12:34:56` as six bytes."""
     return bytes.fromhex(text.replace(":", ""))
+
+
+def is_host_name(text: str) -> bool:
+    """Whether TEXT is one label of a host's name (RFC 1123)."""
+    return bool(_LABEL.fullmatch(text))
 
 
 def spell_mac(address: bytes) -> str:

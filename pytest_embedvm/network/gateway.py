@@ -52,10 +52,18 @@ class Gateway:
     names: names.Names | None = None
     #: None: what is not known here does not exist.
     ask: Ask | None = None
+    #: What a card's guest is called if it does not say so itself, by MAC.
+    called: dict[str, str] = field(default_factory=dict)
+    _leased: dict[IPv4Address, str] = field(default_factory=dict)
     _link_local: IPv6Address = field(init=False)
 
     def __post_init__(self) -> None:
         self._link_local = frames.link_local(self.mac)
+
+    def call(self, mac: str, guest: str) -> None:
+        """Have the guest with this MAC be known by its name, where a host can have that name."""
+        if frames.is_host_name(guest):
+            self.called[mac] = guest.lower()
 
     def concerns(self, data: bytes) -> bool:
         """Whether the frame DATA may be for us."""
@@ -98,9 +106,22 @@ class Gateway:
         if datagram.target == dhcp.SERVER_PORT and self.server and packet.kind == frames.IPV4:
             answer = self.server.answer(datagram.payload, now)
             if answer:
+                self._learn_name(answer, now)
                 yield self._lease(answer)
         elif datagram.target == names.PORT and packet.target in (self.ipv4, self.ipv6, self._link_local):
             yield from self._name(packet, datagram, frame)
+
+    def _learn_name(self, answer: dhcp.Message, now: float) -> None:
+        """Have the name of whoever was given an address mean that address."""
+        leases = self.server.leases(now) if self.server and answer.type == dhcp.ACK else []
+        for lease in (entry for entry in leases if entry.ip == answer.yours):
+            name = lease.name or self.called.get(lease.mac)
+            before = self._leased.pop(lease.ip, None)
+            if self.names and before:
+                self.names.remove(before, lease.ip)
+            if self.names and name:
+                self.names.add(name, lease.ip)
+                self._leased[lease.ip] = name
 
     def _lease(self, answer: dhcp.Message) -> Packet:
         source = self.server.offer.server if self.server else IPv4Address(0)

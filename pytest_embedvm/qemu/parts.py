@@ -73,11 +73,12 @@ class Companion:
 
 @dataclass(frozen=True)
 class Card:
-    """A unix socket bound at `path` and listening, to which `network` is connected, for the card with the MAC `mac`."""
+    """A unix socket bound at `path` and listening, to which `network` is connected: GUEST's card with this MAC."""
 
     path: str
     network: str
     mac: str
+    guest: str
 
 
 Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion

@@ -20,7 +20,7 @@ from pytest_embedvm.driver.descriptors import Beside, open_request
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
 from tests.domain.test_golden import CASES, GOLDEN
-from tests.fakes.host import EMULATOR, FakeHost
+from tests.fakes.host import EMULATOR, FakeHost, no_network
 
 pytestmark = pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"{EMULATOR} is not installed")
 
@@ -122,7 +122,7 @@ async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = {d.name: open_request(d.opens, stack, passed, Beside()) for d in launch.descriptors}
+            numbers = {d.name: open_request(d.opens, stack, passed, Beside(no_network)) for d in launch.descriptors}
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(

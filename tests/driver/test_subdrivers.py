@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainCreateFlags, ErrorDomain, ErrorNumber
-from pytest_embedvm.driver import persist, subdrivers
+from pytest_embedvm.driver import persist
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.migration.server import Server
@@ -49,10 +49,10 @@ Put = Callable[..., None]
 
 @pytest.fixture
 def roster(monkeypatch: pytest.MonkeyPatch) -> Put:
-    """Puts drivers into the roster."""
+    """Has roots other drivers than theirs."""
 
     def put(*drivers: Recorder) -> None:
-        monkeypatch.setattr(subdrivers, "ROSTER", tuple(lambda driver=driver: driver for driver in drivers))
+        monkeypatch.setattr(Driver, "_secondary", lambda _self: list(drivers))
 
     return put
 
@@ -217,31 +217,44 @@ NEEDS = (
 )
 
 
+VOLUME = "<disk type='volume'><source pool='p' volume='v'/></disk>"
+NEEDS_STORAGE = (
+    "/domain/devices/disk calls the storage driver: a source of type 'volume' is volume 'v' of storage pool 'p'"
+)
+
+
 @pytest.mark.parametrize(
-    ("mode", "why"),
-    [("none", "this connection was opened with network=none"), ("private", "there is no private network driver yet")],
+    ("uri", "device", "why"),
+    [
+        ({"network": "none"}, NETWORKED, f"{NEEDS} (this connection was opened with network=none)"),
+        ({"storage": "none"}, VOLUME, f"{NEEDS_STORAGE} (this connection was opened with storage=none)"),
+        ({}, VOLUME, f"{NEEDS_STORAGE} (there is no private storage driver yet)"),
+    ],
+    ids=["network", "storage", "private storage"],
 )
 async def test_a_start_that_calls_a_driver_that_is_not_there_says_which_and_why(
-    embed: OpenDriver, tmp_path: Path, mode: Mode, why: str
+    embed: OpenDriver, tmp_path: Path, uri: dict[str, Mode], device: str, why: str
 ) -> None:
-    client = Client(uri=Uri(root=tmp_path, network=mode))
+    client = Client(uri=Uri(root=tmp_path, **uri))
     # The lease is an element that this driver does not support at all: that would be the complaint.
     unsupported = "<lease><lockspace>x</lockspace><key>y</key></lease>"
     async with embed() as driver:
         with pytest.raises(ConfigUnsupported) as raised:
-            await driver.create_xml(tiny.xml(tmp_path, devices=unsupported + NETWORKED), PAUSED, client)
-        assert raised.value.message == f"unsupported configuration: {NEEDS} ({why})"
+            await driver.create_xml(tiny.xml(tmp_path, devices=unsupported + device), PAUSED, client)
+        assert raised.value.message == f"unsupported configuration: {why}"
         assert driver.machines() == []
 
 
 async def test_every_driver_that_is_missing_is_named(embed: OpenDriver, tmp_path: Path) -> None:
-    devices = f"{NETWORKED}<disk type='volume'><source pool='p' volume='v'/></disk><hostdev type='usb'/>"
+    devices = f"{NETWORKED}{VOLUME}<hostdev type='usb'/>"
     async with embed() as driver:
         with pytest.raises(ConfigUnsupported) as raised:
-            await driver.create_xml(tiny.xml(tmp_path, devices=devices))
+            await driver.create_xml(
+                tiny.xml(tmp_path, devices=devices), 0, Client(uri=Uri(root=tmp_path, network="none"))
+            )
     found = [part.rpartition("(")[2] for part in raised.value.message.split("; ")]
     assert found == [
-        "there is no private network driver yet)",
+        "this connection was opened with network=none)",
         "there is no private storage driver yet)",
         "a root has no nodedev driver)",
     ]

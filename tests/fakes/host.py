@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import json
@@ -13,6 +14,7 @@ from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.errors import ConfigUnsupported, OperationFailed
 from pytest_embedvm.qemu.capabilities import Capabilities
+from pytest_embedvm.qemu.parts import Card
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 #: Without the sandbox, which would stand in every golden command line.
@@ -67,3 +69,7 @@ class FakeHost:
 
     def new_mac(self) -> str:
         return f"52:54:00:00:00:{next(self._macs):02x}"
+
+
+def no_network(card: Card, stack: contextlib.AsyncExitStack) -> None:
+    """A network that nobody is on: the card has no carrier."""

@@ -149,3 +149,31 @@ def test_nothing_in_a_packet_breaks_it(protocol: int, data: bytes) -> None:
     gateway = Gateway(OURS, V4, V6, prefix=IPv6Network("fd00::/64"), names=Names())
     for packet in (Packet(GUEST_V4, V4, protocol, data), Packet(GUEST_V6, V6, protocol, data, 255)):
         list(gateway.receive(bytes(Frame(OURS, GUEST, packet.kind, bytes(packet))), 0))
+
+
+def lease(gateway: Gateway, name: bytes | None = None) -> None:
+    for kind in (b"\1", b"\3"):
+        options = {53: kind, 50: GUEST_V4.packed} | ({12: name} if name else {})
+        message = dhcp.Message(1, 7, 0, IPv4Address(0), IPv4Address(0), GUEST, options)
+        packet = Datagram(68, 67, bytes(message)).packet(IPv4Address(0), IPv4Address("255.255.255.255"))
+        assert receive(gateway, packet, frames.BROADCAST)
+
+
+@pytest.mark.parametrize(
+    ("called", "said", "name"),
+    [("web", None, "web"), ("web", b"other", "other"), ("Web-1", None, "web-1"), ("not a name", None, None)],
+)
+def test_a_guest_is_found_by_its_name(gateway: Gateway, called: str, said: bytes | None, name: str | None) -> None:
+    assert gateway.names
+    gateway.names.hosts.clear()
+    gateway.call(frames.spell_mac(GUEST), called)
+    lease(gateway, said)
+    assert gateway.names.hosts == ({name: [GUEST_V4]} if name else {})
+
+
+def test_an_address_has_the_name_of_who_has_it_now(gateway: Gateway) -> None:
+    assert gateway.names
+    lease(gateway, name=b"old")
+    lease(gateway, name=b"new")
+    assert "old" not in gateway.names.hosts
+    assert gateway.names.hosts["new"] == [GUEST_V4]

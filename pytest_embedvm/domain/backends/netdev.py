@@ -141,9 +141,9 @@ def passt_options(
         yield from forward.passt()
 
 
-def network(alias: str, path: str, name: str, mac: str) -> NetdevPart:
+def network(alias: str, path: str, name: str, mac: str, guest: str) -> NetdevPart:
     """A card on network NAME of the root: QEMU listens at PATH, so that who opens the root next can connect again."""
-    end = Descriptor(netdev_id(alias), Card(path, name, mac))
+    end = Descriptor(netdev_id(alias), Card(path, name, mac, guest))
     return NetdevPart({"type": "stream", "addr": {"type": "fd", "str": end}, "server": True, "id": netdev_id(alias)})
 
 

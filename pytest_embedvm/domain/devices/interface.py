@@ -209,7 +209,7 @@ class Interface(Device):
         if self.type == "network" and self.source and self.source.network:
             context.capabilities.require_netdev("stream")
             path = context.host.path("net", context.domain.name, self.id)
-            return netdev.network(self.id, path, self.source.network, str(self.mac))
+            return netdev.network(self.id, path, self.source.network, str(self.mac), context.domain.name)
         if self.type in netdev.SOCKETS:
             return netdev.sockets(self.id, self.type, self.source or Source())
         if self.backend and self.uses_passt:

@@ -276,6 +276,7 @@ class PrivateNetworks:
         :raise SystemFailure: when nobody listens there.
         """
         segment = self.by_name(card.network).require_segment()
+        segment.gateway.call(card.mac, card.guest)
         link = segment.plug(card.mac)
         stack.callback(segment.unplug, link)
         link.connect(connect_unix(Path(card.path)), link.disconnect)

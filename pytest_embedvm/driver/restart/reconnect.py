@@ -15,6 +15,7 @@ from pytest_embedvm.constants import (
     DomainState,
 )
 from pytest_embedvm.domain import block, definition
+from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
 from pytest_embedvm.domain.model import Completed
@@ -33,6 +34,7 @@ from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import set_aside
 from pytest_embedvm.qemu.monitor import CommandError, Monitor
+from pytest_embedvm.qemu.parts import Card
 from pytest_embedvm.qemu.process import Process
 from pytest_embedvm.units import KIB
 
@@ -181,9 +183,21 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
         await stop.leave(running)
         raise
     running.stack.push_async_callback(running.unlink)
+    await _plug_again(driver, live, running)
     stop.watch(machine, running)
     running.recording.flush()
     machine.root.log.about(machine.name).info("QEMU %d is taken up again", running.process.pid)
+
+
+async def _plug_again(driver: Driver, live: Completed, running: Running) -> None:
+    """Connect its cards to the root's networks, which had ended with the process before."""
+    try:
+        await driver.host.prepare(live.devices.emulator or "")
+        for descriptor in launch(live, driver.host).descriptors:
+            if isinstance(descriptor.opens, Card):
+                driver.networks.plug(descriptor.opens, running.stack)
+    except EmbedError as error:
+        driver.root.log.about(live.name).warning("it has lost its network: %s", error)
 
 
 def _running(driver: Driver, machine: Machine, record: Record) -> Running:

@@ -143,7 +143,7 @@ def test_refuses_in_libvirts_words(xml: str, code: ErrorNumber, origin: ErrorDom
 @pytest.mark.parametrize(
     ("xml", "named"),
     [
-        (interface("<source network='default'/>", kind="network"), "<interface type='network'>"),
+        (interface("<source network='default' portgroup='g'/>", kind="network"), "portgroup='g'"),
         (interface("<source bridge='br0'/>", kind="bridge"), "<interface type='bridge'>"),
         (interface("<source dev='eth0' mode='bridge'/>", kind="direct"), "<interface type='direct'>"),
         (interface(kind="ethernet"), "<interface type='ethernet'>"),

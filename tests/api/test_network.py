@@ -1,0 +1,89 @@
+"""virNetwork and its kin, against a real root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_embedvm import libvirt
+from pytest_embedvm.embed import make_uri
+
+XML = "<network><name>lab</name><uuid>11111111-1111-1111-1111-111111111111</uuid></network>"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[libvirt.virConnect]:
+    with libvirt.open(make_uri(tmp_path / "root")) as connection:
+        yield connection
+
+
+def test_the_life_of_a_network(root: libvirt.virConnect) -> None:
+    lab = root.networkDefineXML(XML)
+    assert (lab.name(), lab.UUIDString(), lab.isActive(), lab.isPersistent()) == (
+        "lab", "11111111-1111-1111-1111-111111111111", 0, 1,
+    )  # fmt: skip
+    assert lab.connect() is root
+    assert lab.create() == 0
+    assert root.listNetworks() == ["default", "lab"]
+    assert lab.bridgeName() == "virbr1"
+    assert lab.DHCPLeases() == []
+    assert lab.setAutostart(1) == 0
+    assert lab.autostart() == 1
+    assert lab.destroy() == 0
+    assert root.listDefinedNetworks() == ["lab"]
+    assert lab.undefine() == 0
+    with pytest.raises(libvirt.libvirtError, match=r"no network with matching uuid '1{8}-.*' \(lab\)") as caught:
+        lab.isActive()
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_NO_NETWORK
+    assert caught.value.get_error_domain() == libvirt.VIR_FROM_NETWORK
+
+
+def test_it_is_found_by_all_its_names(root: libvirt.virConnect) -> None:
+    lab = root.networkCreateXML(XML)
+    for found in (
+        root.networkLookupByName("lab"),
+        root.networkLookupByUUID(lab.UUID()),
+        root.networkLookupByUUIDString(lab.UUIDString()),
+    ):
+        assert found.name() == "lab"
+    with pytest.raises(libvirt.libvirtError, match="Network not found: no network with matching name 'x'"):
+        root.networkLookupByName("x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (0, {"default", "lab", "off"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE, {"default", "lab"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_INACTIVE, {"off"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_TRANSIENT, {"lab"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_PERSISTENT | libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE, {"default"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_AUTOSTART, {"default"}),
+        (libvirt.VIR_CONNECT_LIST_NETWORKS_NO_AUTOSTART, {"lab", "off"}),
+    ],
+)
+def test_lists_those_that_match(root: libvirt.virConnect, flags: int, names: set[str]) -> None:
+    root.networkCreateXML(XML)
+    root.networkDefineXMLFlags("<network><name>off</name></network>", libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+    assert {network.name() for network in root.listAllNetworks(flags)} == names
+    assert (root.numOfNetworks(), root.numOfDefinedNetworks()) == (2, 1)
+
+
+def test_a_read_only_connection_changes_nothing(tmp_path: Path) -> None:
+    with libvirt.openReadOnly(make_uri(tmp_path / "root")) as connection:
+        default = connection.networkLookupByName("default")
+        assert "<name>default</name>" in default.XMLDesc()
+        for call in (default.destroy, default.undefine, lambda: connection.networkDefineXML(XML)):
+            with pytest.raises(libvirt.libvirtError, match="read only access prevents virNetwork"):
+                call()
+
+
+def test_flags_that_nobody_knows(root: libvirt.virConnect) -> None:
+    default = root.networkLookupByName("default")
+    for call in (
+        lambda: default.XMLDesc(4), lambda: default.DHCPLeases(None, 1), lambda: root.listAllNetworks(1 << 20)
+    ):  # fmt: skip
+        with pytest.raises(libvirt.libvirtError, match="unsupported flags"):
+            call()
