@@ -27,11 +27,12 @@ def domain_xml(
     cmdline: str | None = None,
     disk: Path | None = None,
     disk_format: Literal["raw", "qcow2"] = "qcow2",
-    network: Literal["user", "none"] = "user",
+    network: Literal["user", "private", "none"] = "user",
 ) -> str:
     """A `<domain>` with a serial console, a channel for the guest agent and a source of randomness.
 
     :param cpu: the name of a CPU model, `host-passthrough` or `maximum`; None leaves it to QEMU.
+    :param network: `user` is QEMU's own NAT, `private` the network `default` of the domain's root.
     :param kernel: booted directly, with INITRD and CMDLINE; without one the disk boots.
     :param disk: written to: give a shared image an overlay.
     """
@@ -50,8 +51,8 @@ def domain_xml(
     devices = ET.SubElement(domain, "devices")
     if disk is not None:
         _disk(devices, disk, disk_format)
-    if network == "user":
-        _interface(devices)
+    if network != "none":
+        _interface(devices, network)
     _fixed_devices(devices)
     if _has_pci_root(machine):
         _seat(devices)
@@ -77,8 +78,10 @@ def _disk(devices: ET.Element, path: Path, image: str) -> None:
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
 
 
-def _interface(devices: ET.Element) -> None:
-    interface = ET.SubElement(devices, "interface", type="user")
+def _interface(devices: ET.Element, network: str) -> None:
+    interface = ET.SubElement(devices, "interface", type="network" if network == "private" else "user")
+    if network == "private":
+        ET.SubElement(interface, "source", network="default")
     ET.SubElement(interface, "model", type="virtio")
 
 

@@ -12,9 +12,9 @@ from pytest_embedvm.network.frames import is_host_name, spell_mac
 
 SERVER_PORT, CLIENT_PORT = 67, 68
 #: How long a lease lasts, in seconds; dnsmasq's default.
-LEASE_S: Final = 3600
+LEASE_SECONDS: Final = 3600
 #: How long an address that somebody else was found to use is not given away.
-DECLINED_S: Final = 600
+DECLINED_SECONDS: Final = 600
 
 _HEAD: Final = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _COOKIE: Final = b"\x63\x82\x53\x63"
@@ -188,14 +188,14 @@ class Server:
         if wanted is None or wanted != self._choose(message, now, wanted):
             return self._reply(message, _NAK, None)
         self._leases[message.mac] = Lease(
-            spell_mac(message.mac), wanted, self._name(message), message.client_id, now + LEASE_S
+            spell_mac(message.mac), wanted, self._name(message), message.client_id, now + LEASE_SECONDS
         )
         return self._reply(message, ACK, wanted)
 
     def _decline(self, message: Message, now: float) -> None:
         self._leases.pop(message.mac, None)
         if message.requested is not None:
-            self._declined[message.requested] = now + DECLINED_S
+            self._declined[message.requested] = now + DECLINED_SECONDS
 
     def _reservation(self, message: Message) -> Reservation | None:
         mac, identity = spell_mac(message.mac), message.client_id
@@ -238,7 +238,11 @@ class Server:
         if kind != _NAK:
             options |= self._told(message)
         if address is not None:
-            for code, seconds in ((_LEASE, LEASE_S), (_RENEWAL, LEASE_S // 2), (_REBINDING, LEASE_S * 7 // 8)):
+            for code, seconds in (
+                (_LEASE, LEASE_SECONDS),
+                (_RENEWAL, LEASE_SECONDS // 2),
+                (_REBINDING, LEASE_SECONDS * 7 // 8),
+            ):
                 options[code] = seconds.to_bytes(4, "big")
         none = IPv4Address(0)
         client = none if kind == _NAK else message.client

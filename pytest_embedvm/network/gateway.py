@@ -21,7 +21,7 @@ _SOLICITED, _OVERRIDE = 0x40, 0x20
 _SOURCE_MAC, _TARGET_MAC, _PREFIX, _MTU, _DNS = 1, 2, 3, 5, 25
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 #: How long an advertised prefix is good, in seconds.
-_PREFIX_S: Final = 86400
+_PREFIX_SECONDS: Final = 86400
 
 #: Asks somebody else what the network's own names do not hold; the reply comes by `Gateway.resolved`.
 Ask = Callable[["Question"], None]
@@ -173,10 +173,12 @@ class Gateway:
             body += struct.pack("!BBHI", _MTU, 1, 0, self.mtu)
         if self.prefix:
             flags = _ON_LINK | _AUTONOMOUS if self.prefix.prefixlen == 64 else _ON_LINK
-            body += struct.pack("!BBBBIII", _PREFIX, 4, self.prefix.prefixlen, flags, _PREFIX_S, _PREFIX_S, 0)
+            body += struct.pack(
+                "!BBBBIII", _PREFIX, 4, self.prefix.prefixlen, flags, _PREFIX_SECONDS, _PREFIX_SECONDS, 0
+            )
             body += self.prefix.network_address.packed
         if self.names and self.ipv6:
-            body += struct.pack("!BBHI", _DNS, 3, 0, _PREFIX_S) + self.ipv6.packed
+            body += struct.pack("!BBHI", _DNS, 3, 0, _PREFIX_SECONDS) + self.ipv6.packed
         return frames.icmpv6(self._link_local, _ALL_NODES, _ADVERTISE_ROUTER, body)
 
 

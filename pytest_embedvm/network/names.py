@@ -13,7 +13,7 @@ from pytest_embedvm.network.frames import Address
 
 PORT: Final = 53
 #: How long an answer may be remembered, in seconds: not at all, since a test may change it.
-TTL_S: Final = 0
+TTL_SECONDS: Final = 0
 
 _REVERSE: Final = (".in-addr.arpa", ".ip6.arpa")
 
@@ -111,7 +111,7 @@ class Answer:
 
 
 def _record(name: str, kind: str, data: object) -> RR:
-    return RR(name, getattr(QTYPE, kind), CLASS.IN, TTL_S, data)
+    return RR(name, getattr(QTYPE, kind), CLASS.IN, TTL_SECONDS, data)
 
 
 def _address(name: str, address: Address) -> RR:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import pytest
 
@@ -16,10 +16,10 @@ __tracebackhide__ = True
 MARKER: Final = "embedvm"
 
 #: What can be chosen, where only a few words are possible.
-CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"network": ("user", "none"), "secrets": ("private",)}
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"network": ("user", "private", "none"), "secrets": ("private",)}
 
 #: Words that are understood and cannot be given yet.
-NOT_YET: Final[Mapping[str, tuple[str, ...]]] = {"network": ("private", "host"), "secrets": ("host",)}
+NOT_YET: Final[Mapping[str, tuple[str, ...]]] = {"network": ("host",), "secrets": ("host",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class DomainArguments:
     kernel: str | Path | None = None
     initrd: str | Path | None = None
     cmdline: str | None = None
-    network: str = "user"
+    network: Literal["user", "private", "none"] = "user"
     secrets: str = "private"
     timeout: float = 120.0
 

@@ -125,7 +125,7 @@ class Machines:
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
             disk=self._overlay(self._file("image", wanted.image), name) if wanted.image else None,
-            network="user" if wanted.network == "user" else "none",
+            network=wanted.network,
         )
 
     def _system(self, wanted: DomainArguments) -> _System:

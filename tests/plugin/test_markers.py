@@ -39,8 +39,8 @@ def test_without_a_marker_there_are_defaults(pytester: pytest.Pytester) -> None:
     [
         ("memry=1", f"unknown keyword 'memry'; it knows {', '.join(KNOWN)}"),
         ("512", "takes keywords only, not 512"),
-        ("network='wifi'", "possible is user or none"),
-        ("network='private'", "not available yet; possible is user or none"),
+        ("network='wifi'", "possible is user or private or none"),
+        ("network='host'", "not available yet; possible is user or private or none"),
         ("secrets='host'", "not available yet; possible is private"),
         ("memory='1G'", r"must be a whole number above 0 \(MiB\)"),
         ("memory=True", r"must be a whole number above 0 \(MiB\)"),
