@@ -54,10 +54,11 @@ class Leased:
 
 
 class LiveNetwork:
-    """One network of a root, active or not."""
+    """One network of a root, active or not: `network` is what the next start will have, `live` what is active."""
 
     def __init__(self, network: Network, *, persistent: bool) -> None:
         self.network = network
+        self.live: Network | None = None
         self.persistent = persistent
         self.autostart = False
         self.segment: Segment | None = None
@@ -84,6 +85,7 @@ class LiveNetwork:
         if self.active:
             # libvirt: networkStartNetwork
             raise OperationInvalid("network is already active", origin=ErrorDomain.NETWORK)
+        self.live = self.network
         self.segment = Segment(_gateway(self.network))
 
     def stop(self) -> None:
@@ -92,7 +94,7 @@ class LiveNetwork:
         :raise OperationInvalid: when it is not active.
         """
         segment = self.require_segment()
-        self.segment = None
+        self.segment = self.live = None
         segment.close()
 
     def require_segment(self) -> Segment:
@@ -107,8 +109,9 @@ class LiveNetwork:
         return (self.network.bridge.name if self.network.bridge else None) or ""
 
     def xml(self, *, inactive: bool) -> str:
-        connections = 0 if inactive or self.segment is None else len(self.segment.links)
-        return definition.format(self.network, connections=connections)
+        if inactive or self.live is None or self.segment is None:
+            return definition.format(self.network)
+        return definition.format(self.live, connections=len(self.segment.links))
 
 
 def _gateway(network: Network) -> Gateway:

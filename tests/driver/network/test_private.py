@@ -81,6 +81,19 @@ async def test_a_redefinition_keeps_identity(tmp_path: Path) -> None:
         assert len({n.bridge_name for n in networks}) == 2
 
 
+async def test_what_is_active_goes_on_as_it_is_until_it_is_started_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path) as networks:
+        default = networks.by_name("default")
+        networks.define(XML.format("default", "<mtu size='1400'/>"))
+        assert "mtu" not in default.xml(inactive=False)
+        assert "<mtu size='1400'/>" in default.xml(inactive=True)
+        assert default.require_segment().gateway.mtu is None
+        networks.destroy(default)
+        default.start()
+        assert default.require_segment().gateway.mtu == 1400
+        assert "<mtu size='1400'/>" in default.xml(inactive=False)
+
+
 @pytest.mark.parametrize(
     ("name", "more", "error", "says"),
     [
