@@ -315,9 +315,9 @@ def test_only_the_two_words_are_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     ("devices", "says"),
     [
         (
-            "<interface type='network'><source network='n'/></interface>",
-            "unsupported configuration: /domain/devices/interface calls the network driver: an interface of type "
-            "'network' is a port of network 'n' (there is no private network driver yet)\n",
+            "<disk type='volume'><source pool='p' volume='v'/></disk>",
+            "unsupported configuration: /domain/devices/disk calls the storage driver: a source of type 'volume' is "
+            "volume 'v' of storage pool 'p' (there is no private storage driver yet)\n",
         ),
         ("<emulator>/nowhere</emulator>", "Cannot check QEMU binary /nowhere: No such file or directory\n"),
     ],

@@ -95,7 +95,7 @@ def test_values_are_checked_where_they_come_in(pytester: pytest.Pytester) -> Non
         [
             "E *ValueError: memory='1G': must be a whole number above 0 (MiB)",
             ">*vm_factory(network=\"wifi\")",
-            "E *ValueError: vm_factory(): network='wifi': possible is user or none",
+            "E *ValueError: vm_factory(): network='wifi': possible is user or private or none",
             "E *TypeError: vm_factory() knows name, xml, connection, memory, *; not memry",
         ]
     )  # fmt: skip
