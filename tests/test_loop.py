@@ -144,12 +144,13 @@ def test_an_interrupt_before_the_coroutine_began_leaves_it_unbegun(monkeypatch: 
         raise Left
 
     waiting, thread = Waiting(), loop_thread()
+    others = set(thread._calls)  # a VM that several tests share has its console read
     with monkeypatch.context() as patched:
         patched.setattr(LoopThread, "begin", interrupted)
         with pytest.raises(Left):
             thread.run(waiting.wait())
     assert not waiting.begun.is_set()
-    assert not thread._calls
+    assert thread._calls <= others
 
 
 def test_a_coroutine_s_own_timeout_is_no_sign_of_anything() -> None:
@@ -210,6 +211,7 @@ def test_others_run_while_one_waits() -> None:
 
 def test_many_threads_at_once() -> None:
     thread, together = loop_thread(), threading.Barrier(32)
+    others = set(thread._calls)
 
     async def add(one: int) -> int:
         await asyncio.sleep(0)
@@ -224,7 +226,7 @@ def test_many_threads_at_once() -> None:
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         assert list(pool.map(play, range(32))) == [50] * 32
-    assert not thread._calls
+    assert thread._calls <= others
 
 
 class Left(BaseException):

@@ -308,7 +308,8 @@ async def test_thousand_roots_leak_nothing(tmp_path: Path) -> None:
         if thread.name == "embedvm-events":
             await asyncio.to_thread(thread.join, 10)
     await asyncio.get_running_loop().shutdown_default_executor()
-    assert alive() == before
+    # Threads of an earlier test may end meanwhile.
+    assert all(now <= then for now, then in zip(alive(), before, strict=True)), (alive(), before)
 
 
 async def test_machines_leak_nothing(embed: OpenDriver, tmp_path: Path) -> None:
