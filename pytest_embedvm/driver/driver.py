@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import time
 import uuid
 from collections.abc import Iterable
 from functools import partial
@@ -31,11 +32,16 @@ from pytest_embedvm.driver.registry import Registry
 from pytest_embedvm.driver.restart import reconnect
 from pytest_embedvm.driver.restart.ids import Ids
 from pytest_embedvm.driver.restart.recording import Recordings
+from pytest_embedvm.driver.roots.lock import HeldInPassing
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.saving.save import has_managed
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
+
+#: How long a root may be held by those who look after dead roots, and how long to leave them alone at a time.
+PASSING_TIMEOUT_S: Final = 5.0
+PASSING_PAUSE_S: Final = 0.01
 
 _open: Final[dict[tuple[int, int], Driver]] = {}
 
@@ -101,11 +107,11 @@ class Driver:
 
     @classmethod
     async def _first(cls, root: Root, config: Config) -> Driver:
-        root.acquire()
         driver = _open[root.identity] = cls(root, config)
-        for warning in config.warnings:
-            root.log.warning("%s", warning)
         try:
+            await _acquire(root)
+            for warning in config.warnings:
+                root.log.warning("%s", warning)
             drivers = [*driver._secondary(), driver]
             driver._drivers = await subdrivers.initialize(drivers, privileged=os.geteuid() == 0, root=root)
         except BaseException:
@@ -329,6 +335,21 @@ class Driver:
         capabilities_xml.require_arch(arch)
         known = await self.host.prepare(emulator or self.host.default_emulator(arch))
         return capabilities_xml.domain(known, arch, machine, virttype)
+
+
+async def _acquire(root: Root) -> None:
+    """Lock ROOT, once those are done who look after dead roots: a root may be opened again at once after a kill -9.
+
+    :raise: as `Root.acquire` does.
+    """
+    deadline = time.monotonic() + PASSING_TIMEOUT_S
+    while True:
+        try:
+            return root.acquire()
+        except HeldInPassing:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(PASSING_PAUSE_S)
 
 
 def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, machine: Machine) -> None:

@@ -46,6 +46,12 @@ SUSPENDED = (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPEN
 RESUMED = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_UNPAUSED)
 
 
+@pytest.fixture(autouse=True)
+def _index_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roots whose owner is dead must not be found, and reaped, by the sessions that other tests start meanwhile."""
+    monkeypatch.setenv("EMBEDVM_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache-of-dead-roots"))
+
+
 class Ear:
     """Callbacks that are given to `open`."""
 

@@ -32,6 +32,7 @@ class Transfer:
         self.io_error = False
         self._ended = asyncio.Event()
         self._over = asyncio.Event()
+        self._cancelling = asyncio.Event()
 
     def report(self, status: str) -> None:
         """QEMU says STATUS."""
@@ -39,6 +40,8 @@ class Transfer:
         if status in _ENDS:
             self._ended.set()
             self._over.set()
+        elif status == "cancelling":
+            self._cancelling.set()
 
     def report_io_error(self) -> None:
         """The guest was paused by an I/O error."""
@@ -57,6 +60,10 @@ class Transfer:
     async def wait_over(self) -> None:
         """Wait until it has ended, or is not to go on."""
         await self._over.wait()
+
+    async def wait_cancelling(self) -> None:
+        """Wait until QEMU was told to call it off, which it does when what it is writing has been taken."""
+        await self._cancelling.wait()
 
 
 async def set_up(running: Running, *, throttle: Mapping[str, int] | None = None, **parameters: int) -> None:

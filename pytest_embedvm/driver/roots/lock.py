@@ -37,6 +37,10 @@ class Holder:
         return f"process {self.pid}: {self.command}" if self.command else f"process {self.pid}"
 
 
+class HeldInPassing(SystemFailure):
+    """A lock is held by somebody who will give it back at once."""
+
+
 class Lock:
     """An exclusive lock on a file that holds its owner's process id; the kernel frees it when the owner dies.
 
@@ -52,9 +56,11 @@ class Lock:
     def held(self) -> bool:
         return self._descriptor is not None
 
-    def acquire(self) -> None:
+    def acquire(self, *, passing: bool = False) -> None:
         """Take it, and write this process's id; the file's directory must be there.
 
+        :param passing: it is for a moment and for no owner: no id is written, and who wants to own it may wait.
+        :raise HeldInPassing: when somebody has it so, or took it a moment ago and has not yet written who he is.
         :raise SystemFailure: when another process has it, or another `Lock` of this one; names the process.
         """
         while self._descriptor is None:
@@ -68,7 +74,8 @@ class Lock:
                     os.close(descriptor)
         _held.add(self)
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        if not passing:
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _open(self) -> int:
         try:
@@ -80,9 +87,11 @@ class Lock:
         try:
             _set(descriptor, fcntl.F_WRLCK)
         except OSError as error:
-            who = f" (held by {_holder(descriptor)})" if error.errno in _TAKEN else ""
+            taken = error.errno in _TAKEN
+            who = f" (held by {_holder(descriptor)})" if taken else ""
             # libvirt: virPidFileAcquirePath; the holder is our addition
-            raise SystemFailure(f"Failed to acquire pid file '{self.path}': {error.strerror}{who}") from error
+            refusal = HeldInPassing if taken and _in_passing(descriptor) else SystemFailure
+            raise refusal(f"Failed to acquire pid file '{self.path}': {error.strerror}{who}") from error
 
     def release(self) -> None:
         """Remove the file and give the lock back; a second call does nothing."""
@@ -137,6 +146,14 @@ def _flocked(descriptor: int) -> int | None:
         return 0
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return None
+
+
+def _in_passing(descriptor: int) -> bool:
+    """Whether the lock on the file of DESCRIPTOR is somebody's who does not keep it: it is given back, or bears no id.
+
+    A dead owner's id does not count: who takes the lock empties the file first.
+    """
+    return _taken(descriptor) is None or not os.pread(descriptor, 1, 0)
 
 
 def _holder(descriptor: int) -> Holder:

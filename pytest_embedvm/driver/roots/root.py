@@ -136,6 +136,7 @@ class Root:
         """Lock the root for this process, write down who has it, and make libvirt's directories.
 
         :raise ConfigUnsupported: when a newer version wrote it; nothing is touched then.
+        :raise HeldInPassing: when somebody looks after it for a moment; see `locked`.
         :raise SystemFailure: when another process holds it; the sentence names that process.
         """
         known = version.check(self.path)
@@ -152,10 +153,10 @@ class Root:
         index.register(self.path, record)
         self.log.info("is %s", self.path)
 
-    def _take(self) -> None:
+    def _take(self, *, passing: bool = False) -> None:
         if not self._lock.held:
             self.place("run")
-            self._lock.acquire()
+            self._lock.acquire(passing=passing)
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing: its file has not yet taken its name."""
@@ -186,7 +187,7 @@ class Root:
         :raise ConfigUnsupported, SystemFailure: as `acquire()` does.
         """
         version.check(self.path)
-        self._take()
+        self._take(passing=True)
         try:
             version.check(self.path)  # a newer one may have had it until a moment ago
             yield

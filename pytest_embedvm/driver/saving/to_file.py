@@ -91,7 +91,8 @@ class ToFile:
 
     async def _wait(self, half: Transfer) -> None:
         # libvirt: qemuMigrationJobCheckStatus
-        done = await transfer.first(half.wait_over(), self._qemu.monitor.wait_closed(), timeout=SAVE_TIMEOUT_S)
+        ends = half.wait_over(), self._qemu.monitor.wait_closed(), half.wait_cancelling()
+        done = await transfer.first(*ends, timeout=SAVE_TIMEOUT_S)
         if half.status == transfer.COMPLETED:
             return
         if self._job.aborted or half.status == transfer.CANCELLED:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.restart import status
 from pytest_embedvm.driver.restart.reaper import reap, reap_dead
 from pytest_embedvm.driver.restart.record import Record
@@ -38,6 +39,12 @@ root.acquire()
 print(flush=True)
 input()
 """
+
+
+@pytest.fixture(autouse=True)
+def _index_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roots whose owner is dead must not be found, and reaped, by the sessions that other tests start meanwhile."""
+    monkeypatch.setenv("EMBEDVM_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache-of-dead-roots"))
 
 
 def orphan(root: Path, kind: str = "orphan") -> Record:
@@ -102,3 +109,19 @@ def test_the_dead_are_found_by_the_index_and_stay_dead(tmp_path: Path, monkeypat
     assert [r.id for r in asyncio.run(reap_dead())] == [record.id]
     assert [entry.dead for entry in index.roots()] == [True]
     assert asyncio.run(reap_dead()) == []
+
+
+async def test_a_root_that_is_being_reaped_can_be_opened(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    held = root.locked()
+    held.__enter__()
+    opening = asyncio.create_task(Driver.open(make_uri(root.path)))
+    await asyncio.sleep(0.05)
+    assert not opening.done()
+    held.__exit__(None, None, None)
+    driver = await opening
+    try:
+        with pytest.raises(SystemFailure, match=rf"held by process {os.getpid()}"):
+            Root(root.path).acquire()
+    finally:
+        await driver.close()

@@ -221,7 +221,10 @@ def test_a_root_that_is_not_the_recorded_one_is_spared(dead: Callable[..., Path]
 def test_a_root_with_a_living_machine_is_spared(dead: Callable[..., Path]) -> None:
     root = dead("root", "disposable")
     environment = {"HOME": str(root / "lib/qemu/domain-1-a")}
-    with subprocess.Popen(["/bin/sleep", "60"], env=environment) as machine:
+    words = ["/bin/sh", "-c", "echo; read line"]
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as machine:
+        assert machine.stdout
+        machine.stdout.readline()  # /proc shows a program's environment a moment after it has begun
         (root / "run/qemu/a.pid").write_text(f"{machine.pid}\n")
         assert purge_dead() == []
         machine.kill()
