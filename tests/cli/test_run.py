@@ -208,6 +208,15 @@ def test_its_time_over_is_a_status_of_its_own(start: Start, xml: Callable[..., P
     assert list(home.iterdir()) == []
 
 
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """Signals that are ignored, as nohup has them, would be ignored by our children, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_destroys_the_domain_at_once(
     start: Start, xml: Callable[..., Path], home: Path, number: signal.Signals

@@ -111,7 +111,12 @@ class Machine:
         assert b'"return"' in answer, answer
 
     def wait(self) -> int:
-        return self.process.wait(DEADLINE_S)
+        """The exit status of QEMU, which must end; what the guest said last is in the error."""
+        try:
+            return self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            said = bytes(self.console.seen[-2000:]).decode(errors="replace")
+            pytest.fail(f"QEMU did not end within {DEADLINE_S} s; the console's last words:\n{said}")
 
     def type(self, text: str, pattern: str) -> None:
         """Type TEXT at the console's shell and await PATTERN after it."""
