@@ -35,6 +35,7 @@ from pytest_embedvm.driver.restart.recording import Recordings
 from pytest_embedvm.driver.roots.lock import HeldInPassing
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.saving.save import has_managed
+from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
@@ -62,6 +63,7 @@ class Driver:
         self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.secrets = PrivateSecrets()
         self.networks = PrivateNetworks()
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
@@ -123,7 +125,7 @@ class Driver:
 
     def _secondary(self) -> list[subdrivers.Subdriver]:
         """Those that QEMU's calls, in the order in which they are initialised."""
-        return [self.networks]
+        return [self.secrets, self.networks]
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT, and those that run there already.
