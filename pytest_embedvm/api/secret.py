@@ -11,6 +11,7 @@ from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, SecretDefineFlags
+from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.secret.private import LiveSecret, PrivateSecrets
 from pytest_embedvm.errors import InvalidCall
 
@@ -44,10 +45,13 @@ class virSecret(LibvirtObject):
         self._session = conn._session
         self._identity = _obj
 
+    def _find(self, driver: Driver) -> LiveSecret:
+        return driver.secrets.by_uuid(self._identity.uuid)
+
     def _ask(self, question: Callable[[PrivateSecrets, LiveSecret], T]) -> T:
         async def ask() -> T:
-            secrets = self._session.driver.secrets
-            return question(secrets, secrets.by_uuid(self._identity.uuid))
+            driver = self._session.driver
+            return question(driver.secrets, self._find(driver))
 
         return self._run(ask())
 

@@ -14,6 +14,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.embed import make_uri
 from tests.api import secret_calls
+from tests.api.test_events import Calls
 
 ONE = "11111111-1111-1111-1111-111111111111"
 XML = f"<secret><uuid>{ONE}</uuid><usage type='tls'><name>t</name></usage></secret>"
@@ -86,6 +87,32 @@ def test_roots_do_not_know_each_others(tmp_path: Path) -> None:
     with libvirt.open(make_uri(tmp_path / "a")) as a, libvirt.open(make_uri(tmp_path / "b")) as b:
         a.secretDefineXML(XML)
         assert (a.numOfSecrets(), b.numOfSecrets()) == (1, 0)
+
+
+def test_events_are_told_in_order(root: libvirt.virConnect) -> None:
+    every, changed, of_one = Calls(), Calls(), Calls()
+    number = root.secretEventRegisterAny(None, libvirt.VIR_SECRET_EVENT_ID_LIFECYCLE, every, "opaque")
+    root.secretEventRegisterAny(None, libvirt.VIR_SECRET_EVENT_ID_VALUE_CHANGED, changed, None)
+    secret = root.secretDefineXML(XML)
+    root.secretEventRegisterAny(secret, libvirt.VIR_SECRET_EVENT_ID_LIFECYCLE, of_one, None)
+    secret.setValue(b"x")
+    root.secretDefineXML("<secret/>")
+    root.secretDefineXML(XML)
+    secret.undefine()
+    defined, undefined = (libvirt.VIR_SECRET_EVENT_DEFINED, 0), (libvirt.VIR_SECRET_EVENT_UNDEFINED, 0)
+    told = [every.next() for _ in range(4)]
+    assert [(event, detail) for _, _, event, detail, _ in told] == [defined, defined, defined, undefined]
+    assert [told[n][1].UUIDString() for n in (0, 2, 3)] == [ONE] * 3
+    assert {(conn, opaque) for conn, *_, opaque in told} == {(root, "opaque")}
+    assert [of_one.next()[2:4] for _ in range(2)] == [defined, undefined]
+    conn, of, _ = changed.next()
+    assert (conn, of.UUIDString()) == (root, ONE)
+    assert changed.empty()
+    root.secretEventDeregisterAny(number)
+    with pytest.raises(libvirt.libvirtError, match=f"could not find event callback {number} for deletion"):
+        root.secretEventDeregisterAny(number)
+    with pytest.raises(libvirt.libvirtError, match="no secret with matching uuid"):
+        root.secretEventRegisterAny(secret, libvirt.VIR_SECRET_EVENT_ID_LIFECYCLE, print, None)
 
 
 def test_it_answers_as_libvirts_own_driver_does(root: libvirt.virConnect, tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
-from pytest_embedvm.api.connect._base import Base
-from pytest_embedvm.api.secret import SECRET, identify, virSecret
+from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
+from pytest_embedvm.api.secret import SECRET, SecretIdentity, identify, virSecret
 from pytest_embedvm.constants import ConnectListAllSecretsFlags as List
-from pytest_embedvm.constants import SecretDefineFlags
+from pytest_embedvm.constants import SecretDefineFlags, SecretEventID
 from pytest_embedvm.driver.secret.private import LiveSecret, PrivateSecrets
 from pytest_embedvm.errors import InvalidCall
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 EVERY_FILTER = List.EPHEMERAL | List.NO_EPHEMERAL | List.PRIVATE | List.NO_PRIVATE
 
 
-class Secrets(Base):
+class Secrets(Callbacks):
     """secret…, listAllSecrets and its kin."""
 
     def _secret(self, search: Callable[[PrivateSecrets], LiveSecret]) -> virSecret:
-        found = self._ask(lambda driver: identify(search(driver.secrets)))
-        return virSecret(cast("virConnect", self), found)
+        return self._virsecret(self._ask(lambda driver: identify(search(driver.secrets))))
+
+    def _virsecret(self, identity: SecretIdentity) -> virSecret:
+        return virSecret(cast("virConnect", self), identity)
 
     @public("virSecretDefineXML", writes=True, origin=SECRET)
     def secretDefineXML(self, xml: str, flags: int = 0) -> virSecret:
@@ -79,7 +81,7 @@ class Secrets(Base):
         """All secrets that match each group of the filters in FLAGS (`VIR_CONNECT_LIST_SECRETS_*`)."""
         wanted = arguments.known(flags, EVERY_FILTER, "secretConnectListAllSecrets", SECRET)
         found = self._ask(lambda driver: [identify(secret) for secret in driver.secrets if _matches(secret, wanted)])
-        return [virSecret(cast("virConnect", self), identity) for identity in found]
+        return [self._virsecret(identity) for identity in found]
 
     @public("virConnectNumOfSecrets", origin=SECRET)
     def listSecrets(self) -> list[str]:
@@ -90,6 +92,29 @@ class Secrets(Base):
     def numOfSecrets(self) -> int:
         """How many there are."""
         return self._ask(lambda driver: len(list(driver.secrets)))
+
+    @public("virConnectSecretEventRegisterAny", origin=SECRET)
+    def secretEventRegisterAny(
+        self, secret: virSecret | None, eventID: int, cb: Callable[..., Any], opaque: object
+    ) -> int:
+        """Have CB called for each event EVENTID (`VIR_SECRET_EVENT_ID_*`) of SECRET, or of all secrets.
+
+        CB takes (conn, secret, event, detail, opaque) for a lifecycle event, (conn, secret, opaque) for a value that
+        changed. Returns a number for `secretEventDeregisterAny`.
+
+        :raise libvirtError: NO_SECRET when SECRET is gone.
+        """
+        kind = event_kind(eventID, SecretEventID, "virConnectSecretEventRegisterAny")
+        find = None if secret is None else secret._find
+        return self._register_object_event(kind, find, lambda found: self._virsecret(identify(found)), cb, opaque)
+
+    @public("virConnectSecretEventDeregisterAny", origin=SECRET)
+    def secretEventDeregisterAny(self, callbackID: int) -> None:
+        """Have a callback called no more, from inside it too.
+
+        :raise libvirtError: INVALID_ARG when this connection has none with this number.
+        """
+        self._require_deregister(callbackID, "virConnectSecretEventDeregisterAny", SecretEventID)
 
 
 def _matches(secret: LiveSecret, wanted: List) -> bool:

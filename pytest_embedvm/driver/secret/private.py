@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain, SecretUsageType
+from pytest_embedvm.constants import SecretEventLifecycleType as Happened
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.secret.events import SecretLifecycle, SecretValueChanged
 from pytest_embedvm.driver.secret.vault import Vault
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidSecret, NoSecret, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
@@ -26,6 +29,11 @@ class LiveSecret:
         self.secret = secret
         self.uuid = number
         self._held: bytearray | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others: its uuid."""
+        return str(self.uuid)
 
     def hold(self, value: bytes | bytearray | None) -> None:
         """Keep VALUE in memory, and leave nothing there of the one before."""
@@ -53,7 +61,8 @@ class PrivateSecrets:
 
     name = "secret"
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventHub) -> None:
+        self._events = events
         self._secrets: dict[uuid.UUID, LiveSecret] = {}
         self._at: tuple[Root, Vault] | None = None
 
@@ -120,6 +129,7 @@ class PrivateSecrets:
             self._secrets[known.uuid] = known
         else:
             self._change(known, described)
+        self._events.emit(known, SecretLifecycle(Happened.DEFINED))
         return known
 
     def _claim(self, described: Secret) -> LiveSecret | None:
@@ -168,6 +178,7 @@ class PrivateSecrets:
             raise SystemFailure(f"cannot unlink '{self._path(secret)}': {error.strerror}", origin=SECRET) from error
         secret.hold(None)
         del self._secrets[secret.uuid]
+        self._events.emit(secret, SecretLifecycle(Happened.UNDEFINED))
 
     def set_value(self, secret: LiveSecret, value: bytes) -> None:
         """Give SECRET its value; an empty one is none.
@@ -175,6 +186,7 @@ class PrivateSecrets:
         :raise SystemFailure: when it cannot be written.
         """
         self._keep(secret, bytearray(value))
+        self._events.emit(secret, SecretValueChanged())
 
     def value(self, secret: LiveSecret) -> bytes:
         """The value, for a caller of the API.

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import SecretUsageType
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.errors import InternalError, InvalidSecret, NoSecret, SystemFailure
+from pytest_embedvm.logs import HOST
 
 ONE = "11111111-1111-1111-1111-111111111111"
 VALUE = b"canary\0\xff value"
@@ -21,7 +23,7 @@ VOLUME = f"<uuid>{ONE}</uuid><usage type='volume'><volume>/v</volume></usage>"
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[PrivateSecrets]:
-    secrets = PrivateSecrets()
+    secrets = PrivateSecrets(EventHub(HOST))
     await secrets.initialize(privileged=False, root=Root(path))
     try:
         yield secrets
