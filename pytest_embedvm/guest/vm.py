@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from pytest_embedvm import libvirt
+from pytest_embedvm import embed, libvirt
+from pytest_embedvm.embed import CAPTURE_BYTES, Capture
 from pytest_embedvm.guest import files, network, power, shell
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
@@ -255,3 +256,16 @@ class VM:
             "delay": delay, "jitter": jitter, "loss": loss, "duplicate": duplicate, "reorder": reorder, "seed": seed,
         }  # fmt: skip
         return network.change_link(self.domain, card, up, direction, wrong)
+
+    def capture(self, card: Which = None, *, limit: int = CAPTURE_BYTES) -> Capture:
+        """Write what passes a network card into a pcap file, from now on until `stop`, or the end of a `with` block.
+
+        The file, `path`, is valid while it grows (`flush` completes it); it goes with the machine's root, and is kept
+        when the test fails.
+
+        :param card: its MAC, or its number in the domain's XML; without it, the only one.
+        :param limit: the most bytes in the file; `left_out` counts the frames that came too late.
+        :raise NoCard: when it has no such card, or several.
+        :raise libvirtError: when QEMU cannot do it, or the file cannot be made.
+        """
+        return embed.capture(self.domain, network.the_card(self.domain, card).mac, limit=limit)
