@@ -50,6 +50,8 @@ class VM:
         self.domain = domain
         self.connection = domain.connect()
         self.name = domain.name()
+        #: Every `capture` of it, those that have ended included.
+        self.captures: list[Capture] = []
         transcript = Transcript()
         self._watch = Watch(domain, transcript)
         try:
@@ -63,12 +65,13 @@ class VM:
         self._files = Files(self._agent, self._shell)
 
     @classmethod
-    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None) -> Self:
+    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None, capture: bool = False) -> Self:
         """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
 
         Returns as soon as it runs; `wait_ready` waits for the guest.
 
         :param show: called with the domain's name and each line of the console, on another thread.
+        :param capture: write what passes each network card into a file, from its first frame on.
         :raise libvirtError: when it cannot start.
         """
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
@@ -77,6 +80,8 @@ class VM:
             undo.callback(domain.destroy)
             vm = cls(domain, show=show)
             undo.callback(vm.close)
+            for card in network.cards(domain) if capture else ():
+                vm.capture(card.mac)
             domain.resume()
             undo.pop_all()
         return vm
@@ -268,4 +273,6 @@ class VM:
         :raise NoCard: when it has no such card, or several.
         :raise libvirtError: when QEMU cannot do it, or the file cannot be made.
         """
-        return embed.capture(self.domain, network.the_card(self.domain, card).mac, limit=limit)
+        begun = embed.capture(self.domain, network.the_card(self.domain, card).mac, limit=limit)
+        self.captures.append(begun)
+        return begun

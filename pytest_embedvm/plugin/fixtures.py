@@ -46,12 +46,17 @@ def embedvm_machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 
 
 @pytest.fixture
-def embedvm_conn_factory(embedvm_machines: Machines) -> Callable[..., virConnect]:
+def embedvm_conn_factory(embedvm_machines: Machines, embedvm_domain_args: DomainArguments) -> Callable[..., virConnect]:
     """`embedvm_conn_factory(root=None)` opens a connection to a root of its own, as often as it is called.
 
-    `root` is a directory of the caller's choice; without one a new one is made under `tmp_path`.
+    `root` is a directory of the caller's choice; without one a new one is made under `tmp_path`. Whose networks,
+    secrets and storage pools it has is what the marker says.
     """
-    return embedvm_machines.open
+
+    def open_connection(root: str | Path | None = None) -> virConnect:
+        return embedvm_machines.open(embedvm_domain_args, root)
+
+    return open_connection
 
 
 @pytest.fixture
@@ -79,9 +84,14 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 
 @pytest.fixture
-def embedvm_vm(embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_xml: str) -> VM:
+def embedvm_vm(
+    embedvm_machines: Machines,
+    embedvm_conn: virConnect,
+    embedvm_domain_xml: str,
+    embedvm_domain_args: DomainArguments,
+) -> VM:
     """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture
