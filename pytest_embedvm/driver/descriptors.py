@@ -10,19 +10,32 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import (
+    Card,
+    Companion,
+    Connect,
+    Descriptor,
+    Listen,
+    OpenFile,
+    Scratch,
+    SocketPlace,
+    Tap,
+)
 
 BACKLOG: Final = 16
 
 
+#: What is there at once.
+OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace
 #: Connects a card to its network, until the stack is unwound.
 Plug = Callable[[Card, contextlib.AsyncExitStack], None]
 
@@ -34,10 +47,32 @@ class Beside:
     plug: Plug
     companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
+    #: The tap devices, by the MAC of the card.
+    taps: dict[str, str] = field(default_factory=dict)
+
+
+async def open_all(
+    wanted: Iterable[Descriptor], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> dict[str, int]:
+    """Open what the parts of a machine ask for; the numbers by the descriptors' names.
+
+    :param stack, passed, beside: as for `open_request`.
+    :raise SystemFailure, HostMissing: when something cannot be had.
+    """
+    numbers = {}
+    for descriptor in wanted:
+        if isinstance(descriptor.opens, Tap):
+            tap = await taps.open_tap(descriptor.opens)
+            passed.callback(os.close, tap.descriptor)
+            beside.taps[descriptor.opens.mac] = tap.name
+            numbers[descriptor.name] = tap.descriptor
+        else:
+            numbers[descriptor.name] = open_request(descriptor.opens, stack, passed, beside)
+    return numbers
 
 
 def open_request(
-    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+    request: OtherRequest, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
     """Open what a part of a machine asks for, and return its number.
 
