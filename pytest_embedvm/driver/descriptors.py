@@ -35,6 +35,11 @@ class Beside:
     companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
 
+    def keep(self, path: Path, stack: contextlib.AsyncExitStack) -> None:
+        """The file at PATH goes with the machine, and is forgotten when STACK is unwound."""
+        self.files.append(path)
+        stack.callback(self.files.remove, path)
+
 
 def open_request(
     request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
@@ -63,15 +68,36 @@ def open_request(
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Scratch(path):
             descriptor = _make_file(Path(path), stack)
             passed.callback(os.close, descriptor)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
+
+
+def adopt_request(request: Request, stack: contextlib.AsyncExitStack, beside: Beside) -> None:
+    """Answer for what an earlier process opened for a machine that still runs; a card is connected again.
+
+    :param stack: undoes what `open_request` would have had it undo.
+    """
+    match request:
+        case Card(path):
+            stack.callback(_drop, Path(path), beside)
+            beside.plug(request, stack)
+        case Listen(path) | SocketPlace(path) | Scratch(path):
+            stack.callback(_drop, Path(path), beside)
+        case Companion(name):
+            beside.companions.end_with(name, stack)
+
+
+def _drop(path: Path, beside: Beside) -> None:
+    path.unlink(missing_ok=True)
+    if path in beside.files:
+        beside.files.remove(path)
 
 
 def _listen(
@@ -80,7 +106,7 @@ def _listen(
     sock = passed.enter_context(listen_unix(bound))
     for place in {bound, path}:
         stack.callback(remove_socket, place, bound.stat())
-        beside.files.append(place)
+        beside.keep(place, stack)
     return sock.fileno()
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
+from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
-from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
@@ -73,7 +74,7 @@ async def start(
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
-        await _learn(machine, running)
+        await learn(machine, running)
         running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
@@ -100,7 +101,9 @@ def _spawn(
         beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
+        holdings = Holdings()
+        stack.push_async_callback(holdings.aclose)
+        numbers = {d.name: open_request(d.opens, holdings.stack(d.name), passed, beside) for d in launch.descriptors}
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}
         if door:
@@ -109,7 +112,7 @@ def _spawn(
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
-        _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
@@ -140,8 +143,9 @@ def _spawn(
             recording=recording,
             started=time.time(),
             kept=kept,
-            files=tuple(beside.files),
+            files=beside.files,
             companions=beside.companions,
+            holdings=holdings,
         )
         recording.begin(running)
         if gate:
@@ -218,7 +222,7 @@ def _failed(log: Log, path: Path, kind: type[BaseException] | None, *_: object) 
         logs.shutting_down(log, path, DomainShutoffReason.FAILED)
 
 
-def _make_logs(paths: Iterable[Path]) -> None:
+def make_logs(paths: Iterable[Path]) -> None:
     """Make the consoles' own logs, which QEMU opens: it would follow a symbolic link."""
     for path in paths:
         os.close(logs.open_log(path))
@@ -239,14 +243,14 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         await _execute(running, "set-action", {"reboot": "shutdown"})
 
 
-async def _learn(machine: Machine, running: Running) -> None:
+async def learn(machine: Machine, running: Running) -> None:
     """Fill in what only QEMU knows: the terminals and the ports that it was given."""
     if machine.live is None:
         return
     if awaits_vnc_port(machine.live):
         learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:
-        learn(machine.live, await _execute(running, "query-chardev"))
+        consoles.learn(machine.live, await _execute(running, "query-chardev"))
     if awaits_ports(machine.live):
         human = {"command-line": "info usernet"}  # QMP has no such query
         learn_ports(machine.live, await _execute(running, "human-monitor-command", human))
