@@ -13,16 +13,30 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import (
+    Card,
+    Companion,
+    Connect,
+    Descriptor,
+    Listen,
+    OpenFile,
+    Request,
+    Scratch,
+    SocketPlace,
+    Tap,
+)
 
 BACKLOG: Final = 16
 
 
+#: What is there at once.
+OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace
 #: Connects a card to its network, until the stack is unwound.
 Plug = Callable[[Card, contextlib.AsyncExitStack], None]
 
@@ -34,6 +48,8 @@ class Beside:
     plug: Plug
     companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
+    #: The tap devices, by the MAC of the card.
+    taps: dict[str, str] = field(default_factory=dict)
 
     def keep(self, path: Path, stack: contextlib.AsyncExitStack) -> None:
         """The file at PATH goes with the machine, and is forgotten when STACK is unwound."""
@@ -41,8 +57,24 @@ class Beside:
         stack.callback(self.files.remove, path)
 
 
+async def open_descriptor(
+    wanted: Descriptor, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> int:
+    """Open what WANTED stands for, and return its number.
+
+    :param stack, passed, beside: as for `open_request`.
+    :raise SystemFailure, HostMissing: when it cannot be had.
+    """
+    if not isinstance(wanted.opens, Tap):
+        return open_request(wanted.opens, stack, passed, beside)
+    tap = await taps.open_tap(wanted.opens)
+    passed.callback(os.close, tap.descriptor)
+    beside.taps[wanted.opens.mac] = tap.name
+    return tap.descriptor
+
+
 def open_request(
-    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+    request: OtherRequest, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
     """Open what a part of a machine asks for, and return its number.
 

@@ -18,10 +18,10 @@ from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
 from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
-from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
+from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.companions import Companions
-from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_descriptor, open_request
 from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
@@ -69,7 +69,7 @@ async def start(
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, recording, ownership, stack, door=door)
+        running = await _spawn(machine, launch, recording, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -84,7 +84,7 @@ async def start(
     stop.watch(machine, running)
 
 
-def _spawn(
+async def _spawn(
     machine: Machine,
     launch: Launch,
     recording: Recording,
@@ -103,7 +103,7 @@ def _spawn(
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         holdings = Holdings()
         stack.push_async_callback(holdings.aclose)
-        numbers = {d.name: open_request(d.opens, holdings.stack(d.name), passed, beside) for d in launch.descriptors}
+        numbers = {d.name: await open_descriptor(d, holdings.stack(d.name), passed, beside) for d in launch.descriptors}
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}
         if door:
@@ -114,6 +114,7 @@ def _spawn(
         found = ports(launch.parts)
         make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
+            learn_taps(machine.live, beside.taps)
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
