@@ -10,13 +10,14 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.qemu.parts import (
@@ -57,19 +58,29 @@ class Beside:
         stack.callback(self.files.remove, path)
 
 
-async def open_descriptor(
-    wanted: Descriptor, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+async def open_all(
+    wanted: Iterable[Descriptor], holdings: Holdings, passed: contextlib.ExitStack, beside: Beside
+) -> dict[str, int]:
+    """Open what the parts of a machine ask for; the numbers by the descriptors' names.
+
+    :raise SystemFailure, HostMissing: when something cannot be had.
+    """
+    return {d.name: await open_one(d, holdings.stack(d.name), passed, beside) for d in wanted}
+
+
+async def open_one(
+    descriptor: Descriptor, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
-    """Open what WANTED stands for, and return its number.
+    """Open what DESCRIPTOR asks for; its number.
 
     :param stack, passed, beside: as for `open_request`.
     :raise SystemFailure, HostMissing: when it cannot be had.
     """
-    if not isinstance(wanted.opens, Tap):
-        return open_request(wanted.opens, stack, passed, beside)
-    tap = await taps.open_tap(wanted.opens)
+    if not isinstance(descriptor.opens, Tap):
+        return open_request(descriptor.opens, stack, passed, beside)
+    tap = await taps.open_tap(descriptor.opens)
     passed.callback(os.close, tap.descriptor)
-    beside.taps[wanted.opens.mac] = tap.name
+    beside.taps[descriptor.opens.mac] = tap.name
     return tap.descriptor
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_embedvm.driver.descriptors import Beside, open_descriptor
+from pytest_embedvm.driver.descriptors import Beside, open_one
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.errors import EmbedError, InternalError
 from pytest_embedvm.qemu.confinement import dies_with_parent
@@ -79,7 +79,7 @@ class Plugging:
             gated = running.kept or not dies_with_parent()
             companions.gate = waiting.enter_context(Gate()) if gated else None
             waiting.callback(setattr, companions, "gate", None)
-            number = await open_descriptor(descriptor, running.holdings.stack(descriptor.name), passed, self.beside)
+            number = await open_one(descriptor, running.holdings.stack(descriptor.name), passed, self.beside)
             running.recording.flush()
             if companions.gate:
                 companions.gate.open()
