@@ -345,6 +345,11 @@ class Machine:
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
 
+    async def flush(self) -> None:
+        """Return when what was captured of it is in its files."""
+        for capture in self._last.captures if self._last else ():
+            await capture.flush()
+
     def evidence(self) -> Evidence:
         return collect(self._last, self.root.log_path(self.name))
 
