@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_embedvm.domain import attaching
@@ -14,6 +15,7 @@ from pytest_embedvm.driver import channels, defining, events, logs, media, persi
 from pytest_embedvm.driver.hotplug import plugging, unplugging
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import learn, make_logs
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import CommandError
@@ -57,20 +59,41 @@ async def _attach_live(machine: Machine, running: Running, live: Completed, devi
     media.check(alone, may_drop=False)
     addition.number_nodes()
     parts = list(addition.device.parts(addition.context))
+    home = machine.root.runtime_directory(running.id, machine.name)
+    sealed = await _seal(machine, parts, home)
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(running.holdings.release, addition.device.id)
-        home = machine.root.runtime_directory(running.id, machine.name)
-        lent = Launch(live.devices.emulator or "", tuple(parts), {})
+        lent = Launch(live.devices.emulator or "", tuple(sealed), {})
         machine.driver.ownership.lend(lent, alone, home, running.holdings.stack(addition.device.id))
         make_logs(port.log for port in ports(parts) if port.log and port.log.is_relative_to(machine.root.path))
-        for part in unplugging.backends(parts):
-            await plugging.plug(machine, running, part, undo)
+        for part in unplugging.backends(sealed):
+            if sealing.is_key(part):
+                await _plug_key(machine, running, part, home)
+            else:
+                await plugging.plug(machine, running, part, undo)
         for new in (*addition.controllers, addition.device):
             await _plug_front(machine, running, addition, new, undo)
         await _learn(machine, running, parts)
         undo.pop_all()
     machine.emit(events.DeviceAdded(addition.device.id))
     running.recording.flush()
+
+
+async def _seal(machine: Machine, parts: list[Part], home: Path) -> tuple[Part, ...]:
+    """PARTS with the secrets that they need, encrypted."""
+    values = await sealing.values(parts, machine.driver.secrets)
+    try:
+        return sealing.seal(tuple(parts), values, home)
+    finally:
+        sealing.wipe(values)
+
+
+async def _plug_key(machine: Machine, running: Running, part: Part, home: Path) -> None:
+    """Give QEMU the machine's key, which stays; if it does not take it, it is as if there had been none."""
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(sealing.forget_key, home)
+        await plugging.plug(machine, running, part, undo)
+        undo.pop_all()
 
 
 async def _plug_front(
