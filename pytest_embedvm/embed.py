@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
+from pytest_embedvm.api.forwards import forward
 from pytest_embedvm.driver.uri import make_uri
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "deafen",
     "deregister_events",
     "explain",
+    "forward",
     "heal",
     "impair",
     "impairments",
