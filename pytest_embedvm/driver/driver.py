@@ -21,7 +21,6 @@ from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, sto
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event
-from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.filters import matches
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.hub import EventHub, Subject
@@ -223,10 +222,6 @@ class Driver:
         self.events.emit(machine, event)
         if machine.kept:
             self.recordings.mark(machine.name)
-
-    def evidence(self) -> dict[str, Evidence]:
-        """What is known of each machine by its name, those that are gone included."""
-        return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
 
     # Machines
 
