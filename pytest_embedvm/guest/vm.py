@@ -13,6 +13,7 @@ from typing import Final, Self, TypeVar
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.embed import CAPTURE_BYTES, Capture
 from pytest_embedvm.guest import files, network, power, shell
+from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
 from pytest_embedvm.guest.files import Files
@@ -229,6 +230,15 @@ class VM:
         :raise NoCard: when it is on none, or on several.
         """
         return network.network_of(self.domain)
+
+    def addresses(self, source: Source = "lease") -> list[Address]:
+        """The addresses of its cards: `vm.wait_until(vm.addresses)` waits for the first.
+
+        :param source: whom to ask: `lease`, what its private networks gave it; `arp`, what these heard that it has;
+            `agent`, all that the guest itself has, but for those of its loopback and its links.
+        :raise libvirtError: OPERATION_INVALID when it does not run; and when the agent is asked and is not there.
+        """
+        return addresses(self.domain, source)
 
     def forward(self, port: int, protocol: Protocol = "tcp", *, card: Which = None) -> tuple[str, int]:
         """An address and port of the host's loopback that lead to PORT of the guest: `connect(vm.forward(22))`.

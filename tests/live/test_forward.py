@@ -81,11 +81,24 @@ def test_ports_of_a_guest_on_a_private_network(vm: VM) -> None:
             assert greeting(vm, target, port) == ""
     assert "default" not in vm.run("ip route").text
 
+    # Its address, by whom one asks.
+    (leased,) = vm.addresses()
+    assert leased in vm.addresses("arp")
+    assert leased in vm.addresses("agent")
+    card = cards(vm.domain)[0]
+    found = vm.domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+    entry = {"addr": str(leased), "prefix": 24, "type": libvirt.VIR_IP_ADDR_TYPE_IPV4}
+    assert found == {card.alias: {"addrs": [entry], "hwaddr": card.mac}}
+    told = vm.domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT)
+    assert entry in told["eth0"]["addrs"]
+    assert told["lo"]["addrs"][0]["addr"] == "127.0.0.1"
+
     # It follows the guest to another address.
     vm.run("killall udhcpc || true; ip addr flush dev eth0; ip addr add 192.168.122.77/24 dev eth0")
     vm.run(["arping", "-c", "1", "-U", "-I", "eth0", "192.168.122.77"], check=False)
     vm.wait_until(lambda: ask(place, b"again") == b"hello again\n", timeout=60, message="an answer from the address")
 
+    assert str(vm.addresses("arp")[-1]) == "192.168.122.77"
     vm.domain.destroy()
     for left in (place, other):
         with pytest.raises(GONE):
