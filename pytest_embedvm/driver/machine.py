@@ -190,6 +190,7 @@ class Machine:
         """
         try:
             live = live or await self._driver.complete(self.definition)
+            await self._driver.allocate(live, client)
             await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
         except BaseException:
             failed = self._running
