@@ -21,7 +21,6 @@ from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, sto
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event
-from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.filters import matches
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.hosts.hosts import Hosts
@@ -66,7 +65,7 @@ class Driver:
         self.registry = Registry()
         self.hosts = of_the_host
         self.secrets = PrivateSecrets(self.events)
-        self.networks = PrivateNetworks(self.events)
+        self.networks = PrivateNetworks(self.events, self.host)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -232,10 +231,6 @@ class Driver:
         if machine.kept:
             self.recordings.mark(machine.name)
 
-    def evidence(self) -> dict[str, Evidence]:
-        """What is known of each machine by its name, those that are gone included."""
-        return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
-
     # Machines
 
     async def create_xml(self, xml: str, flags: int = 0, client: Client | None = None) -> Machine:
@@ -382,6 +377,7 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        driver.networks.forget()
         for machine in driver.registry:
             if machine.running:
                 machine.running.forget()

@@ -24,6 +24,7 @@ from pytest_embedvm.qemu.process import Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.migration.transfer import Transfer
+    from pytest_embedvm.driver.network.capture import Capture
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0
@@ -50,6 +51,8 @@ class Running:
     #: The files, sockets too, that go with it, and the programs that run beside it.
     files: tuple[Path, ...]
     companions: Companions
+    #: What was captured of its cards, those that were ended included.
+    captures: list[Capture] = field(default_factory=list)
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
     jobs: dict[str, BlockJob] = field(default_factory=dict)
     jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)

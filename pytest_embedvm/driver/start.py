@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -26,6 +27,7 @@ from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.logs import Log
@@ -55,11 +57,13 @@ async def start(
     recording: Recording,
     ownership: Ownership,
     *,
+    secrets: sealing.Values,
     paused: bool,
     door: bool = True,
 ) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
+    :param secrets: what the secrets are worth that LAUNCH refers to.
     :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
@@ -68,7 +72,10 @@ async def start(
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = await _spawn(machine, launch, recording, ownership, stack, door=door)
+        stack.push(partial(_unrecorded, recording))
+        home = _home(machine, stack)
+        launch = replace(launch, parts=sealing.seal(launch.parts, secrets, home))
+        running = await _spawn(machine, launch, recording, ownership, stack, home=home, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -83,6 +90,13 @@ async def start(
     stop.watch(machine, running)
 
 
+def _home(machine: Machine, stack: contextlib.AsyncExitStack) -> Path:
+    """The machine's own directory, which ends with it; nothing of a dead process's is in it."""
+    home = machine.root.runtime_directory((machine.live.id if machine.live else None) or 0, machine.name)
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
 async def _spawn(
     machine: Machine,
     launch: Launch,
@@ -90,16 +104,14 @@ async def _spawn(
     ownership: Ownership,
     stack: contextlib.AsyncExitStack,
     *,
+    home: Path,
     door: bool,
 ) -> Running:
     domain_id, kept = (machine.live.id if machine.live else None) or 0, recording.kept
-    stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
         beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
-        home = machine.root.runtime_directory(domain_id, machine.name)
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = await open_all(launch.descriptors, stack, passed, beside)
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}

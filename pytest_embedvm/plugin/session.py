@@ -168,10 +168,11 @@ class Machines:
         create_overlay(base, overlay, image_format(base))
         return overlay
 
-    def start(self, connection: libvirt.virConnect, xml: str) -> VM:
+    def start(self, connection: libvirt.virConnect, xml: str, *, capture: bool = False) -> VM:
         """A VM that runs; nobody has waited for its guest."""
+        show = _show if self._settings.show_console else None
         with self._if_the_host_has_it():
-            vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None)
+            vm = VM.boot(connection, xml, show=show, capture=capture)
         self._vms.append(vm)
         return vm
 
@@ -190,7 +191,7 @@ class Machines:
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
-        vm = self.start(connection, xml or self.domain_xml(wanted, name))
+        vm = self.start(connection, xml or self.domain_xml(wanted, name), capture=wanted.capture)
         vm.wait_ready(timeout=wanted.timeout)
         return vm
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | Descriptor | None"
 Props: TypeAlias = Mapping[str, Json]
@@ -92,6 +92,25 @@ class Tap:
     mac: str
     name: str
     vnet_header: bool
+
+
+SecretUse: TypeAlias = Literal["volume", "ceph", "iscsi", "tls", "vtpm"]
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """A secret of the secret driver's, by its uuid or by what it is for; `kind` is what it has to be for."""
+
+    kind: SecretUse
+    uuid: str | None
+    usage: str | None
+
+
+@dataclass(frozen=True)
+class Password:
+    """A secret that the domain, or the configuration, says itself."""
+
+    text: str = field(repr=False)
 
 
 Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Tap
@@ -224,6 +243,27 @@ class BlockdevPart(_JsonPart):
     adds = "blockdev-add"
     removes = "blockdev-del"
     name_key = "node-name"
+
+
+#: The object that decrypts all other secrets of a machine. libvirt: qemuDomainGetMasterKeyAlias
+MASTER_KEY: Final = "masterKey0"
+
+
+@dataclass(frozen=True)
+class SecretPart(Part):
+    """-object secret, whose value is not here: `sealed` makes the option of it that QEMU is given."""
+
+    id: str
+    value: SecretRef | Password
+
+    def sealed(self, data: str, iv: str) -> ObjectPart:
+        """The same with its value, encrypted by the machine's master key; both are base64."""
+        # libvirt: qemuBuildSecretInfoProps
+        props = {"qom-type": "secret", "id": self.id, "data": data, "keyid": MASTER_KEY, "iv": iv, "format": "base64"}
+        return ObjectPart(props)
+
+    def argv(self, numbers: Descriptors) -> tuple[str, ...]:
+        return self.sealed("", "").argv(numbers)
 
 
 def keyval(props: Props, numbers: Descriptors) -> str:

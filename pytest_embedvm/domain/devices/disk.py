@@ -12,6 +12,7 @@ from pytest_embedvm.domain.addresses.disk_names import bus_of, disk_index
 from pytest_embedvm.domain.addresses.shapes import DriveAddress
 from pytest_embedvm.domain.backends.blockdev import CACHE_MODES, CacheMode, NodeOptions, nodes
 from pytest_embedvm.domain.backends.boot_order import BootOrder
+from pytest_embedvm.domain.backends.encryption import Encryption
 from pytest_embedvm.domain.backends.source import (
     SOURCE_TYPE,
     WITH_BACKING,
@@ -21,6 +22,7 @@ from pytest_embedvm.domain.backends.source import (
     NeededFile,
     Source,
     chain,
+    complete_encryption,
     links,
 )
 from pytest_embedvm.domain.backends.virtio import VirtioOptions, given, pci_bus, pci_driver
@@ -124,6 +126,7 @@ class Disk(Device):
     wwn: Annotated[str | None, At("wwn")] = None
     vendor: Annotated[str | None, At("vendor")] = None
     product: Annotated[str | None, At("product")] = None
+    encryption: Encryption | None = None
     boot: BootOrder | None = None
     #: Whether its SCSI controller has a narrow bus, of which libvirt names places otherwise.
     narrow: bool = field(default=True, metadata={"xml": False})
@@ -177,6 +180,7 @@ class Disk(Device):
             raise MissingTarget(self.path or "")
         self.driver.complete()
         self.serial = self.serial or None
+        complete_encryption(self.encryption, self.source, self.backing)
         if self.path is None:
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self._completed_bus()
@@ -287,7 +291,7 @@ class Disk(Device):
         return self
 
     def _chain(self) -> Chain:
-        return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing)
+        return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing, self.encryption)
 
     @property
     def _cache(self) -> CacheMode | None:
