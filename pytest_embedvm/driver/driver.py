@@ -275,14 +275,6 @@ class Driver:
         await self.host.prepare(emulator)
         return completing.complete(domain, self.host)
 
-    async def allocate(self, domain: Completed, client: Client | None) -> None:
-        """Have DOMAIN, which is to be started for CLIENT, use what that has of the host's.
-
-        :raise HostMissing, HostError: when the host does not have it.
-        """
-        if client is not None and client.uri is not None:
-            await self.hosts.allocate(domain, client.uri)
-
     def admit(self, domain: Completed, *, live: bool) -> Machine:
         """The machine that DOMAIN is to be: the one that has its name and uuid, or a new one.
 

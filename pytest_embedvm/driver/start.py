@@ -55,7 +55,6 @@ async def start(
     machine: Machine,
     launch: Launch,
     recording: Recording,
-    ownership: Ownership,
     *,
     secrets: sealing.Values,
     paused: bool,
@@ -64,7 +63,6 @@ async def start(
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
     :param secrets: what the secrets are worth that LAUNCH refers to.
-    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
         too, that whoever opens the root next connects to.
@@ -75,7 +73,7 @@ async def start(
         stack.push(partial(_unrecorded, recording))
         home = _home(machine, stack)
         launch = replace(launch, parts=sealing.seal(launch.parts, secrets, home))
-        running = await _spawn(machine, launch, recording, ownership, stack, home=home, door=door)
+        running = await _spawn(machine, launch, recording, machine.driver.ownership, stack, home=home, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.driver import subdrivers
 from pytest_embedvm.driver.hosts.connection import HostConnection
 from pytest_embedvm.driver.hosts.networks import HostNetworks
+from pytest_embedvm.driver.hosts.secrets import HostSecrets
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import DriverName, Uri
 
@@ -50,10 +53,19 @@ class Hosts:
         connections, self._connections = self._connections, {}
         await asyncio.gather(*(connection.close() for connection in connections.values()))
 
-    async def allocate(self, domain: Completed, uri: Uri) -> None:
-        """Have DOMAIN use what of the host's a connection to URI gives it.
+    async def allocate(self, domain: Completed, uri: Uri | None) -> None:
+        """Have DOMAIN use what a connection to URI, which is to start it, has of the host's.
 
         :raise HostMissing, HostError, OperationTimeout: when the host does not have it.
+        :raise ConfigUnsupported: when the start would call a driver that the connection does not have.
         """
+        if uri is None:
+            return
+        if "none" in uri.modes.values():
+            subdrivers.require(definition.format(domain), uri)
         if uri.network == "host":
             await HostNetworks(self["network"]).allocate(domain)
+
+    def secrets(self, uri: Uri | None) -> HostSecrets | None:
+        """Who knows the values of secrets for a connection to URI; None: the root's own driver."""
+        return HostSecrets(self["secret"]) if uri and "secret" in uri.of_the_host else None

@@ -12,6 +12,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.embed import make_uri
 from pytest_embedvm.guest import VM, domain_xml
 from tests.live.host.conftest import TEMPLATE, Daemon, chains
+from tests.test_readme import PYTHON
 
 
 @pytest.fixture
@@ -94,6 +95,13 @@ def test_a_private_test_leaves_the_hosts_libvirt_as_it_is(
     assert vm.run("ping -c 1 -W 5 192.168.122.1").returncode == 0
     vm.domain.destroy()
     assert state(host) == before
+
+
+@pytest.mark.usefixtures("default")
+def test_the_readmes_example(pytester: pytest.Pytester) -> None:
+    (example,) = (code for code in PYTHON if 'network="host"' in code)
+    pytester.makepyfile(example)
+    pytester.runpytest("--embedvm").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(("word", "outcome"), [("skip", "skipped"), ("fail", "errors")])
