@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
+from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
-from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_all, open_request
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
@@ -78,7 +79,7 @@ async def start(
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
-        await _learn(machine, running)
+        await learn(machine, running)
         running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
@@ -110,7 +111,9 @@ async def _spawn(
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
         beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
-        numbers = await open_all(launch.descriptors, stack, passed, beside)
+        holdings = Holdings()
+        stack.push_async_callback(holdings.aclose)
+        numbers = await open_all(launch.descriptors, holdings, passed, beside)
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}
         if door:
@@ -119,7 +122,7 @@ async def _spawn(
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
-        _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
             learn_taps(machine.live, beside.taps)
             ownership.lend(launch, machine.live, home, stack)
@@ -151,8 +154,9 @@ async def _spawn(
             recording=recording,
             started=time.time(),
             kept=kept,
-            files=tuple(beside.files),
+            files=beside.files,
             companions=beside.companions,
+            holdings=holdings,
         )
         recording.begin(running)
         if gate:
@@ -229,7 +233,7 @@ def _failed(log: Log, path: Path, kind: type[BaseException] | None, *_: object) 
         logs.shutting_down(log, path, DomainShutoffReason.FAILED)
 
 
-def _make_logs(paths: Iterable[Path]) -> None:
+def make_logs(paths: Iterable[Path]) -> None:
     """Make the consoles' own logs, which QEMU opens: it would follow a symbolic link."""
     for path in paths:
         os.close(logs.open_log(path))
@@ -250,14 +254,14 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         await _execute(running, "set-action", {"reboot": "shutdown"})
 
 
-async def _learn(machine: Machine, running: Running) -> None:
+async def learn(machine: Machine, running: Running) -> None:
     """Fill in what only QEMU knows: the terminals and the ports that it was given."""
     if machine.live is None:
         return
     if awaits_vnc_port(machine.live):
         learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:
-        learn(machine.live, await _execute(running, "query-chardev"))
+        consoles.learn(machine.live, await _execute(running, "query-chardev"))
     if awaits_ports(machine.live):
         human = {"command-line": "info usernet"}  # QMP has no such query
         learn_ports(machine.live, await _execute(running, "human-monitor-command", human))
