@@ -124,7 +124,6 @@ async def _spawn(
         found = ports(launch.parts)
         make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            learn_taps(machine.live, beside.taps)
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
@@ -155,6 +154,7 @@ async def _spawn(
             started=time.time(),
             kept=kept,
             files=beside.files,
+            taps=beside.taps,
             companions=beside.companions,
             holdings=holdings,
         )
@@ -255,9 +255,10 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
 
 
 async def learn(machine: Machine, running: Running) -> None:
-    """Fill in what only QEMU knows: the terminals and the ports that it was given."""
+    """Fill in what only QEMU knows: the terminals and the ports that it was given; and the names of its taps."""
     if machine.live is None:
         return
+    learn_taps(machine.live, running.taps)
     if awaits_vnc_port(machine.live):
         learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from pytest_embedvm.domain import definition
-from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import subdrivers
 from pytest_embedvm.driver.hosts.connection import HostConnection
 from pytest_embedvm.driver.hosts.networks import HostNetworks
@@ -53,7 +53,7 @@ class Hosts:
         connections, self._connections = self._connections, {}
         await asyncio.gather(*(connection.close() for connection in connections.values()))
 
-    async def allocate(self, domain: Completed, uri: Uri | None) -> None:
+    async def allocate(self, domain: Domain, uri: Uri | None) -> None:
         """Have DOMAIN use what a connection to URI, which is to start it, has of the host's.
 
         :raise HostMissing, HostError, OperationTimeout: when the host does not have it.

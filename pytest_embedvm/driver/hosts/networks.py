@@ -6,7 +6,7 @@ from typing import Any
 
 from pytest_embedvm.constants import ErrorDomain, ErrorNumber
 from pytest_embedvm.domain.devices.interface import Interface
-from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver.hosts.connection import HostConnection
 from pytest_embedvm.errors import HostMissing
 
@@ -17,7 +17,7 @@ class HostNetworks:
     def __init__(self, connection: HostConnection) -> None:
         self._connection = connection
 
-    async def allocate(self, domain: Completed) -> None:
+    async def allocate(self, domain: Domain) -> None:
         """Have each interface of DOMAIN that is on a network in that network's bridge.
 
         :raise HostMissing: when the network is not active.

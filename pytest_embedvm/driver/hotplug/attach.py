@@ -15,6 +15,7 @@ from pytest_embedvm.driver.hotplug import plugging, unplugging
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import learn, make_logs
+from pytest_embedvm.driver.uri import Uri
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import CommandError
 from pytest_embedvm.qemu.parts import DevicePart, Part
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
 
 
-async def attach(machine: Machine, xml: str, flags: int) -> None:
+async def attach(machine: Machine, xml: str, flags: int, uri: Uri | None = None) -> None:
     """Give MACHINE the device that XML describes; if one of definition and live cannot have it, neither gets it.
 
+    :param uri: of the connection that wants it, whose networks and secrets are the root's or the host's.
     :raise OperationInvalid, OperationUnsupported, OperationFailed: when it cannot be plugged in.
     :raise CommandError: when QEMU refuses it. Nothing of it is left then.
     """
@@ -36,7 +38,7 @@ async def attach(machine: Machine, xml: str, flags: int) -> None:
         await host.prepare(machine.definition.devices.emulator or "")
         defined = attaching.define(definition, device, host) if definition else None
         if live and running:
-            await _attach_live(machine, running, live, device)
+            await _attach_live(machine, running, live, device, uri)
         if defined:
             # libvirt: qemuDomainAttachDeviceLiveAndConfig: the definition last, when nothing else can fail
             persist.save(machine.root, defined)
@@ -51,9 +53,10 @@ def read(machine: Machine, xml: str) -> Device:
     return device
 
 
-async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device) -> None:
+async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device, uri: Uri | None) -> None:
     addition = attaching.add(live, device, machine.driver.host)
     alone = addition.alone
+    await machine.driver.hosts.allocate(alone, uri)
     media.check(alone, may_drop=False)
     addition.number_nodes()
     parts = list(addition.device.parts(addition.context))

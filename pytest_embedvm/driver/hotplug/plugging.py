@@ -74,7 +74,7 @@ async def _hand_over(
         gated = running.kept or not dies_with_parent()
         companions.gate = waiting.enter_context(Gate()) if gated else None
         waiting.callback(setattr, companions, "gate", None)
-        beside = Beside(machine.driver.networks.plug, companions, running.files)
+        beside = Beside(machine.driver.networks.plug, companions, running.files, running.taps)
         number = await open_one(descriptor, running.holdings.stack(descriptor.name), passed, beside)
         running.recording.flush()
         if companions.gate:

@@ -58,8 +58,15 @@ def test_a_guest_on_the_hosts_default(vm: VM, host: Daemon, embedvm_conn: libvir
     )
     assert str(raised.value) == "Network not found: no network with matching name 'nowhere'"
 
+    # One more card, while it runs.
+    vm.domain.attachDevice("<interface type='network'><source network='default'/><model type='virtio'/></interface>")
+    (new,) = set(ports()) - {tap}
+    assert f"<target dev='{new}'/>" in vm.domain.XMLDesc()
+    vm.wait_until(lambda: "eth1" in vm.run("ls /sys/class/net").text, timeout=30, message="a second card")
+
     vm.domain.destroy()
     assert not Path("/sys/class/net", tap).exists()
+    assert ports() == []
 
 
 def ports() -> list[str]:
