@@ -19,6 +19,7 @@ from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import learn, make_logs
+from pytest_embedvm.driver.uri import Uri
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import CommandError
 from pytest_embedvm.qemu.parts import DevicePart, Part
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
 
 
-async def attach(machine: Machine, xml: str, flags: int) -> None:
+async def attach(machine: Machine, xml: str, flags: int, uri: Uri | None = None) -> None:
     """Give MACHINE the device that XML describes; if one of definition and live cannot have it, neither gets it.
 
+    :param uri: of the connection that wants it, whose networks and secrets are the root's or the host's.
     :raise OperationInvalid, OperationUnsupported, OperationFailed: when it cannot be plugged in.
     :raise CommandError: when QEMU refuses it. Nothing of it is left then.
     """
@@ -40,7 +42,7 @@ async def attach(machine: Machine, xml: str, flags: int) -> None:
         await host.prepare(machine.definition.devices.emulator or "")
         defined = attaching.define(definition, device, host) if definition else None
         if live and running:
-            await _attach_live(machine, running, live, device)
+            await _attach_live(machine, running, live, device, uri)
         if defined:
             # libvirt: qemuDomainAttachDeviceLiveAndConfig: the definition last, when nothing else can fail
             persist.save(machine.root, defined)
@@ -55,13 +57,14 @@ def read(machine: Machine, xml: str) -> Device:
     return device
 
 
-async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device) -> None:
+async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device, uri: Uri | None) -> None:
     addition = attaching.add(live, device, machine.driver.host)
+    await machine.driver.hosts.allocate(addition.alone, uri)
     media.check(addition.alone, may_drop=False)
     addition.number_nodes()
     parts = list(addition.device.parts(addition.context))
     home = machine.root.runtime_directory(running.id, machine.name)
-    sealed = await _seal(machine, parts, home)
+    sealed = await _seal(machine, parts, home, uri)
     async with contextlib.AsyncExitStack() as undo:
         plugging = Plugging(machine, running, undo)
         _lend(plugging, addition, sealed, home)
@@ -87,9 +90,9 @@ def _lend(plugging: Plugging, addition: Addition, parts: tuple[Part, ...], home:
     machine.driver.ownership.lend(lent, addition.alone, home, running.holdings.stack(alias))
 
 
-async def _seal(machine: Machine, parts: list[Part], home: Path) -> tuple[Part, ...]:
+async def _seal(machine: Machine, parts: list[Part], home: Path, uri: Uri | None) -> tuple[Part, ...]:
     """PARTS with the secrets that they need, encrypted."""
-    values = await sealing.values(parts, machine.driver.secrets)
+    values = await sealing.values(parts, machine.driver.hosts.secrets(uri) or machine.driver.secrets)
     try:
         return sealing.seal(tuple(parts), values, home)
     finally:
