@@ -16,6 +16,7 @@ from pytest_embedvm.driver.hotplug import unplugging
 from pytest_embedvm.driver.hotplug.plugging import Plugging
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import learn, make_logs
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import CommandError
@@ -57,19 +58,30 @@ async def _attach_live(machine: Machine, running: Running, live: Completed, devi
     addition = attaching.add(live, device, machine.driver.host)
     media.check(addition.alone, may_drop=False)
     addition.number_nodes()
-    parts = list(addition.device.parts(addition.context))
+    parts = await _parts(machine, running, addition)
     async with contextlib.AsyncExitStack() as undo:
         plugging = Plugging(machine, running, undo)
         _lend(plugging, addition, parts)
         make_logs(port.log for port in ports(parts) if port.log and port.log.is_relative_to(machine.root.path))
         for part in unplugging.backends(parts):
-            await plugging.plug(part)
+            # QEMU keeps the key that all secrets are encrypted with, whatever becomes of the device.
+            await (plugging.send(part) if sealing.is_master_key(part) else plugging.plug(part))
         for new in (*addition.controllers, addition.device):
             await _show(plugging, new, addition.context)
         await _learn(plugging, parts)
         undo.pop_all()
     machine.emit(events.DeviceAdded(addition.device.id))
     running.recording.flush()
+
+
+async def _parts(machine: Machine, running: Running, addition: Addition) -> list[Part]:
+    """What the device is made of, with what its secrets are worth."""
+    parts = tuple(addition.device.parts(addition.context))
+    values = await sealing.values(parts, machine.driver.secrets)
+    try:
+        return list(sealing.seal(parts, values, machine.root.runtime_directory(running.id, machine.name)))
+    finally:
+        sealing.wipe(values)
 
 
 def _lend(plugging: Plugging, addition: Addition, parts: list[Part]) -> None:

@@ -64,6 +64,11 @@ def seal(parts: tuple[Part, ...], found: Values, home: Path) -> tuple[Part, ...]
     return tuple(_sealed(parts, found, key, path if made else None))
 
 
+def is_master_key(part: Part) -> bool:
+    """Whether PART is the key of the machine."""
+    return isinstance(part, ObjectPart) and part.props.get("id") == MASTER_KEY
+
+
 def _sealed(parts: Iterable[Part], found: Values, key: bytes, path: Path | None) -> Iterator[Part]:
     for part in parts:
         if not isinstance(part, SecretPart):
