@@ -27,6 +27,7 @@ from pytest_embedvm.domain.backends.source import (
 from pytest_embedvm.domain.backends.virtio import given, pci_bus, pci_driver
 from pytest_embedvm.domain.devices import _disk_plugging
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
+from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
 from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
@@ -40,7 +41,6 @@ class Disk(Device):
     alias_prefix: ClassVar[str] = "disk"
     pluggable: ClassVar[bool] = True
     configurable: ClassVar[bool] = True
-    kind_name: ClassVar[str] = "disk"
 
     type: Annotated[str, SOURCE_TYPE] = "file"
     device: Literal["disk", "lun", "cdrom", "floppy"] = "disk"
@@ -176,8 +176,8 @@ class Disk(Device):
     def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
         _disk_plugging.check_addition(self, _disks(others), live=live)
 
-    def find(self, others: Iterable[Device]) -> Device:
-        return _disk_plugging.find(self, _disks(others))
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        return _disk_plugging.find(self, _disks(others), live=live)
 
     def forget_live(self) -> None:
         if self.source:
@@ -348,7 +348,7 @@ def _is_narrow(context: Context, index: int) -> bool:
     # libvirt: qemuDomainDefaultSCSIControllerModel
     controllers = (device for device in context.domain.devices.all if isinstance(device, Controller))
     models = (c.model for c in controllers if c.type == "scsi" and max(c.index, 0) == index)
-    return next(models, None) in (None, "auto", "lsilogic")
+    return next(models, PLUGGED_SCSI if context.plugging else None) in (None, "auto", "lsilogic")
 
 
 def _order(device: Device) -> int:
