@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -32,10 +33,11 @@ class Node:
         self.vm = vm
         self.name = vm.name
         self.etcd = vm.install_program("etcd", package="etcd-server")
-        self.address = vm.wait_until(self._leased, timeout=60, message="an address")
+        self.address = vm.wait_until(self._configured, timeout=60, message="an address")
 
-    def _leased(self) -> str:
-        return self.vm.run("ip -4 -o addr show dev eth0 | sed -n 's|.*inet \\([^/]*\\)/.*|\\1|p'").text.strip()
+    def _configured(self) -> IPv4Address | None:
+        found = self.vm.addresses("agent")
+        return next((address for address in found if isinstance(address, IPv4Address)), None)
 
     @property
     def peer(self) -> str:

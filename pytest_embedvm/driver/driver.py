@@ -63,7 +63,7 @@ class Driver:
         self.ownership = Ownership(root, config)
         self.registry = Registry()
         self.secrets = PrivateSecrets(self.events)
-        self.networks = PrivateNetworks(self.events)
+        self.networks = PrivateNetworks(self.events, self.host)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -361,6 +361,7 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        driver.networks.forget()
         for machine in driver.registry:
             if machine.running:
                 machine.running.forget()

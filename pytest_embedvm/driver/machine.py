@@ -35,6 +35,7 @@ from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
@@ -213,7 +214,12 @@ class Machine:
         planned = arriving.adapt(launched) if arriving else launched
         kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
+        values = await sealing.values(planned.parts, self._driver.secrets)
+        try:
+            ownership = self._driver.ownership
+            await start(self, planned, recording, ownership, secrets=values, paused=wait, door=options.debug)
+        finally:
+            sealing.wipe(values)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""

@@ -8,13 +8,21 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends import netdev
 from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
 from pytest_embedvm.domain.backends.virtio import pci_driver
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument, XMLError
+from pytest_embedvm.errors import (
+    ConfigUnsupported,
+    InvalidArgument,
+    NoDevice,
+    OperationFailed,
+    OperationInvalid,
+    XMLError,
+)
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, DevicePart, Json, NetdevPart, Part
 from pytest_embedvm.xml.mapping import At
@@ -52,6 +60,9 @@ class _Mac(Scalar[str]):
 @dataclass(kw_only=True)
 class Interface(Device):
     alias_prefix: ClassVar[str] = "net"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
+    kind_name: ClassVar[str] = "interface"
 
     type: Literal[
         "user", "mcast", "server", "client", "udp", "network", "bridge", "direct", "ethernet", "vhostuser", "internal",
@@ -252,6 +263,32 @@ class Interface(Device):
         if self.link == "down":
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        # libvirt: qemuDomainAttachDeviceConfig's virDomainHasNet; a running domain may have two
+        if not live and self.mac and any(isinstance(o, Interface) and o.mac == self.mac for o in others):
+            raise OperationInvalid(f"network device with mac {self.mac} already exists")
+
+    def find(self, others: Iterable[Device]) -> Device:
+        # libvirt: virDomainNetFindIdx
+        found = [o for o in others if isinstance(o, Interface) and self._describes(o)]
+        if len(found) > 1:
+            raise OperationFailed(f"multiple devices matching MAC address {self.mac} found", origin=ErrorDomain.DOMAIN)
+        if not found:
+            address = str(self.address) if isinstance(self.address, PciAddress) else "(<null>)"
+            raise NoDevice(
+                f"no device found at address '{address}' matching MAC address '{self.mac or '(<null>)'}' "
+                f"and alias '{self.alias or '(<null>)'}'",
+                origin=ErrorDomain.DOMAIN,
+            )
+        return found[0]
+
+    def _describes(self, other: Interface) -> bool:
+        return (
+            self.mac in (None, other.mac)
+            and self.alias in (None, other.alias)
+            and (not isinstance(self.address, PciAddress) or str(self.address) == str(other.address))
+        )
 
     @property
     def awaits_ports(self) -> bool:

@@ -102,6 +102,11 @@ class Link:
         for tap in self.taps:
             tap(frames)
 
+    def forget(self) -> None:
+        """In a forked child: close the copy of the card's socket, or QEMU would not notice when the parent is gone."""
+        if self._cable is not None:
+            self._cable.forget()
+
     def disconnect(self) -> None:
         """Take the card away; the place stays."""
         cable, self._cable = self._cable, None
@@ -153,6 +158,11 @@ class Segment:
     def inject(self, frames: Iterable[bytes]) -> None:
         """Have FRAMES of the gateway's go out."""
         self._forward(self._inner, frames)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for link in self.links.values():
+            link.forget()
 
     def close(self) -> None:
         """Hang up on all cards."""
