@@ -21,9 +21,10 @@ from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
-from pytest_embedvm.driver.events import Event, EventHub
+from pytest_embedvm.driver.events import Event
 from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.hub import EventHub, Subject
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration.server import Server
 from pytest_embedvm.driver.network.private import PrivateNetworks
@@ -62,7 +63,7 @@ class Driver:
         self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
-        self.networks = PrivateNetworks()
+        self.networks = PrivateNetworks(self.events)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -352,10 +353,11 @@ async def _acquire(root: Root) -> None:
         await asyncio.sleep(PASSING_PAUSE_S)
 
 
-def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, machine: Machine) -> None:
-    """On the thread of the callbacks: what MACHINE's record says of undelivered events is old."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(recordings.mark, machine.name)
+def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, subject: Subject) -> None:
+    """On the thread of the callbacks: what a machine's record says of undelivered events is old."""
+    if isinstance(subject, Machine):
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(recordings.mark, subject.name)
 
 
 def _matches(machine: Machine, flags: int) -> bool:
