@@ -217,6 +217,22 @@ class StorageVolumeExists(EmbedError):
     default_origin = ErrorDomain.STORAGE
 
 
+class NoSecret(EmbedError):
+    """No secret with this uuid or usage; or it is gone, or has no value."""
+
+    code = ErrorNumber.NO_SECRET
+    sentence = "Secret not found: {}"
+    default_origin = ErrorDomain.SECRET
+
+
+class InvalidSecret(EmbedError):
+    """The secret is there, and its value is not for this caller, or not what is needed."""
+
+    code = ErrorNumber.INVALID_SECRET
+    sentence = "Invalid secret: {}"
+    default_origin = ErrorDomain.SECRET
+
+
 class NoMetadata(EmbedError):
     """The requested metadata element is not there."""
 

@@ -296,7 +296,7 @@ class PrivateNetworks:
         """
         segment = self.by_name(card.network).require_segment()
         segment.gateway.call(card.mac, card.guest)
-        link = segment.plug(card.mac)
+        link = segment.plug(card.mac, card.guest)
         stack.callback(segment.unplug, link)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
