@@ -23,6 +23,7 @@ from pytest_embedvm.constants import (
     ErrorDomain,
 )
 from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.media import find_volumes
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.client import Client, Options
@@ -205,6 +206,7 @@ class Machine:
     async def _start(
         self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
     ) -> None:
+        find_volumes(live, self._driver.host)
         media.check(live)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)

@@ -1,4 +1,4 @@
-"""What the first bytes of an image say of it: its format, its disk's size, what it stands on, whether it is encrypted."""
+"""What the first bytes of an image say: its format, its disk's size, what it stands on, whether it is encrypted."""
 
 from __future__ import annotations
 
@@ -38,22 +38,32 @@ class Header:
     extended_l2: bool = False
 
 
-def read_header(head: bytes, size: int, path: Path) -> Header:
-    """What HEAD, the first `image.HEAD_BYTES` of the image of SIZE bytes at PATH, says; raw is what says nothing.
+@dataclass(frozen=True)
+class Image:
+    """What there is to read: the first `image.HEAD_BYTES`, the size of the whole file, and where it is."""
+
+    head: bytes
+    size: int
+    path: Path
+
+
+def read_header(image: Image) -> Header:
+    """What the first bytes of IMAGE say; raw is what says nothing.
 
     A guest may have written it: nothing in it is opened here.
     """
     # libvirt: fileTypeInfo, virStorageFileProbeGetMetadata
     for offset, magic, read in _FORMATS:
-        if head[offset : offset + len(magic)] == magic:
+        if image.head[offset : offset + len(magic)] == magic:
             try:
-                return read(head, size, path)
+                return read(image)
             except (struct.error, InternalError):  # the magic is there, the rest of it is not
                 break
     return Header()
 
 
-def _qcow(head: bytes, size: int, path: Path) -> Header:
+def _qcow(image: Image) -> Header:
+    head, path = image.head, image.path
     _, version, _, _, cluster_bits, capacity, crypt = _QCOW2.unpack_from(head)
     if version == 1:
         return Header("qcow", struct.unpack_from(">Q", head, 24)[0], backing_in(head, path))
@@ -72,18 +82,18 @@ def _qcow(head: bytes, size: int, path: Path) -> Header:
     )
 
 
-def _luks(head: bytes, size: int, path: Path) -> Header:
-    (payload,) = struct.unpack_from(">I", head, _LUKS_PAYLOAD_AT)
+def _luks(image: Image) -> Header:
+    (payload,) = struct.unpack_from(">I", image.head, _LUKS_PAYLOAD_AT)
     # libvirt: virStorageSourceGetMetadata; what is encrypted is raw
-    return Header("raw", max(0, size - payload * _SECTOR), encryption="luks")
+    return Header("raw", max(0, image.size - payload * _SECTOR), encryption="luks")
 
 
-def _sized(name: str, layout: str, at: int, unit: int = 1) -> Callable[[bytes, int, Path], Header]:
-    return lambda head, size, path: Header(name, struct.unpack_from(layout, head, at)[0] * unit)
+def _sized(name: str, layout: str, at: int, unit: int = 1) -> Callable[[Image], Header]:
+    return lambda image: Header(name, struct.unpack_from(layout, image.head, at)[0] * unit)
 
 
 #: Where the magic is, what it is, and who reads the rest.
-_FORMATS: Final[tuple[tuple[int, bytes, Callable[[bytes, int, Path], Header]], ...]] = (
+_FORMATS: Final[tuple[tuple[int, bytes, Callable[[Image], Header]], ...]] = (
     (0, MAGIC, _qcow),
     (0, _LUKS, _luks),
     (0, b"QED\0", _sized("qed", "<Q", 48)),

@@ -18,13 +18,13 @@ IMAGE_TIMEOUT_S: Final = 1800.0
 #: The most of its own words that go into an error.
 LAST_WORDS_BYTES: Final = 2048
 #: What an argument that needs the passphrase names; see `run`.
-SECRET_ID: Final = "volume"
+OBJECT_ID: Final = "volume"
 
 
 async def run(arguments: Sequence[str], *, secret: bytes | None = None, timeout: float = IMAGE_TIMEOUT_S) -> None:
     """Run qemu-img with ARGUMENTS, the first of which is its command.
 
-    :param secret: a passphrase, which it finds as the secret object `SECRET_ID`: it inherits it as a nameless file,
+    :param secret: a passphrase, which it finds as the secret object `OBJECT_ID`: it inherits it as a nameless file,
         and is told nothing but the descriptor's number.
     :raise InternalError: when it fails; with its own words.
     :raise OperationTimeout: when it takes longer than TIMEOUT seconds; it is ended.
@@ -41,7 +41,7 @@ async def run(arguments: Sequence[str], *, secret: bytes | None = None, timeout:
             handed.write(secret)
             handed.flush()
             passed = [handed.fileno()]
-            rest = ["--object", f"secret,id={SECRET_ID},file=/dev/fd/{handed.fileno()}", *rest]
+            rest = ["--object", f"secret,id={OBJECT_ID},file=/dev/fd/{handed.fileno()}", *rest]
         process = Process.spawn(
             [program, command, *rest], output=output, pass_fds=passed, env={"PATH": os.defpath, "LC_ALL": "C"}
         )
@@ -49,8 +49,9 @@ async def run(arguments: Sequence[str], *, secret: bytes | None = None, timeout:
             async with asyncio.timeout(timeout):
                 status = await process.wait()
         except TimeoutError:
+            seen = _words(output.fileno()) or "nothing"
             raise OperationTimeout(
-                f"'qemu-img {command}' did not end within {timeout:g} s; last seen: {_words(output.fileno()) or 'nothing'}"
+                f"'qemu-img {command}' did not end within {timeout:g} s; last seen: {seen}"
             ) from None
         finally:
             if process.returncode is None:

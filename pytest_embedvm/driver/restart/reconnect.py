@@ -142,6 +142,7 @@ def _machine(driver: Driver, record: Record) -> Machine:
     if machine is None:
         domain = definition.parse(record.domain)
         block.mark_detected(domain, record.detected)
+        block.mark_found(domain, record.volumes)
         inactive = definition.parse(definition.format(domain, inactive=True))
         machine = Machine(driver, inactive, persistent=False)
     return machine
@@ -172,6 +173,7 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
     """
     live = Completed(definition.parse(record.domain))
     block.mark_detected(live, record.detected)
+    block.mark_found(live, record.volumes)
     running = _running(driver, machine, record)
     driver.registry.add(machine)
     try:

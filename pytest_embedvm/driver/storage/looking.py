@@ -15,7 +15,7 @@ from pytest_embedvm.errors import NoStorageVolume
 from pytest_embedvm.files import HALF
 from pytest_embedvm.qemu import image
 from pytest_embedvm.qemu.image import Backing
-from pytest_embedvm.qemu.image_header import Header, read_header
+from pytest_embedvm.qemu.image_header import Header, Image, read_header
 from pytest_embedvm.storage.encryption import Encryption
 from pytest_embedvm.storage.permissions import Permissions
 from pytest_embedvm.storage.volume import BackingStore, Features, Target, Timestamps, Volume
@@ -95,7 +95,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _header(descriptor: int, status: os.stat_result, path: Path, known: Volume | None) -> Header:
-    found = read_header(os.pread(descriptor, image.HEAD_BYTES, 0), status.st_size, path)
+    found = read_header(Image(os.pread(descriptor, image.HEAD_BYTES, 0), status.st_size, path))
     if known is None or known.target.format == found.format:
         return found
     return Header(known.target.format)

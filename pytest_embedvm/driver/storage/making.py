@@ -14,6 +14,7 @@ from typing import Final
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported, NoSupport, OperationInvalid, SystemFailure
 from pytest_embedvm.files import HALF, PRIVATE_FILE
+from pytest_embedvm.loop import to_its_end
 from pytest_embedvm.qemu import image_tool
 from pytest_embedvm.storage.permissions import Permissions
 from pytest_embedvm.storage.scalars import NOBODY
@@ -93,7 +94,7 @@ async def resize(volume: Volume, capacity: int, *, allocate: bool, secret: bytes
         quoted = volume.path.replace(",", ",,")
         key = "key-secret" if _qemus(volume) == "luks" else "encrypt.key-secret"
         driver = _qemus(volume)
-        options, name = ["--image-opts"], [f"driver={driver},{key}={image_tool.SECRET_ID},file.filename={quoted}"]
+        options, name = ["--image-opts"], [f"driver={driver},{key}={image_tool.OBJECT_ID},file.filename={quoted}"]
     await image_tool.run(["resize", "-q", "--shrink", *options, *name, str(capacity)], secret=secret)
 
 
@@ -113,8 +114,8 @@ async def wipe(volume: Volume) -> None:
                 return
             left = status.st_size
             while left > 0:
-                left -= await asyncio.to_thread(file.write, _PIECE[:left])
-            await asyncio.to_thread(os.fsync, descriptor)
+                left -= await to_its_end(asyncio.to_thread(file.write, _PIECE[:left]))
+            await to_its_end(asyncio.to_thread(os.fsync, descriptor))
     except OSError as error:
         raise SystemFailure(
             f"Failed to open storage volume with path '{volume.path}': {error.strerror}", origin=STORAGE
@@ -129,9 +130,7 @@ async def _half(volume: Volume) -> AsyncIterator[Path]:
     try:
         yield half
         _own(half, volume.target.permissions or Permissions())
-        if os.path.lexists(path):
-            # libvirt: virStorageBackendVolCreateLocal
-            raise OperationInvalid(f"volume target path '{path}' already exists", origin=STORAGE)
+        require_free(volume.path)
         half.rename(path)
     except OSError as error:
         # libvirt: storageBackendCreateRaw
@@ -139,6 +138,13 @@ async def _half(volume: Volume) -> AsyncIterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             (half.rmdir if half.is_dir() else half.unlink)()
+
+
+def require_free(path: str) -> None:
+    """:raise OperationInvalid: when something is at PATH."""
+    if os.path.lexists(path):
+        # libvirt: virStorageBackendVolCreateLocal
+        raise OperationInvalid(f"volume target path '{path}' already exists", origin=STORAGE)
 
 
 def _own(path: Path, wanted: Permissions) -> None:
@@ -236,6 +242,6 @@ def _options(volume: Volume, *, preallocate: bool) -> list[str]:
         words += ["extended_l2=on"] * target.features.extended_l2
     if target.encryption:
         prefix = "encrypt." if target.format == "qcow2" else ""
-        words += [f"{prefix}key-secret={image_tool.SECRET_ID}"]
+        words += [f"{prefix}key-secret={image_tool.OBJECT_ID}"]
         words += ["encrypt.format=luks"] if prefix else []
     return ["-o", ",".join(words)] if words else []
