@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pytest_embedvm.api.capture import CAPTURE_BYTES, Capture, capture
 from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.driver.uri import make_uri
 
 __all__ = [
+    "CAPTURE_BYTES",
+    "Capture",
     "Impairment",
     "Need",
     "NetworkFault",
+    "capture",
     "deafen",
     "deregister_events",
     "explain",

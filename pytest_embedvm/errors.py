@@ -19,7 +19,7 @@ class EmbedError(Exception):
     raised it (`libvirtError.get_error_domain()`); each class has a default.
     """
 
-    code: ClassVar[ErrorNumber] = ErrorNumber.INTERNAL_ERROR
+    code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
     sentence: ClassVar[str] = "internal error: {}"
     default_origin: ClassVar[ErrorDomain] = ErrorDomain.QEMU
 
@@ -114,6 +114,13 @@ class MissingTarget(EmbedError):
     code = ErrorNumber.NO_TARGET
     sentence = "missing target information for device {}"
     default_origin = ErrorDomain.DOMAIN
+
+
+class NoDevice(EmbedError):
+    """The domain has no such device."""
+
+    code = ErrorNumber.DEVICE_MISSING
+    sentence = "device not found: {}"
 
 
 class InvalidArgument(EmbedError):
@@ -296,3 +303,26 @@ class AgentUnresponsive(EmbedError):
 
     code = ErrorNumber.AGENT_UNRESPONSIVE
     sentence = "Guest agent is not responding: {}"
+
+
+class HostError(EmbedError):
+    """What the host's libvirt answered: its code, its error domain and its sentence, which is the detail."""
+
+    sentence = "{}"
+
+    def __init__(
+        self, detail: str, *, origin: ErrorDomain | None = None, code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
+    ) -> None:
+        super().__init__(detail, origin=origin)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_of_host, (type(self), self.detail, self.origin, self.code))
+
+
+def _rebuild_of_host(cls: type[HostError], detail: str, origin: ErrorDomain, code: ErrorNumber) -> HostError:
+    return cls(detail, origin=origin, code=code)
+
+
+class HostMissing(HostError):
+    """The host does not have it: libvirt-python, a libvirt daemon, an active network, a way into a bridge."""

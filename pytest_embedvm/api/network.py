@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,8 @@ from pytest_embedvm.api._object import LibvirtObject, public
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.network.private import Leased, LiveNetwork, PrivateNetworks
+from pytest_embedvm.driver.network.live import LiveNetwork
+from pytest_embedvm.driver.network.private import Leased, PrivateNetworks
 from pytest_embedvm.errors import NoNetwork
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class virNetwork(LibvirtObject):
 
         return self._run(ask())
 
+    def _order(self, order: Callable[[PrivateNetworks, LiveNetwork], Awaitable[T]]) -> T:
+        async def carry_out() -> T:
+            driver = self._session.driver
+            return await order(driver.networks, self._find(driver))
+
+        return self._run(carry_out())
+
     def connect(self) -> virConnect:
         """The connection it came from: the same object."""
         return self._conn
@@ -86,7 +94,7 @@ class virNetwork(LibvirtObject):
 
         :raise libvirtError: OPERATION_INVALID when it is active.
         """
-        self._ask(PrivateNetworks.start)
+        self._order(PrivateNetworks.start)
         return 0
 
     @public("virNetworkDestroy", writes=True, origin=ErrorDomain.NETWORK)
@@ -95,7 +103,7 @@ class virNetwork(LibvirtObject):
 
         :raise libvirtError: OPERATION_INVALID when it is not active.
         """
-        self._ask(PrivateNetworks.destroy)
+        self._order(PrivateNetworks.destroy)
         return 0
 
     @public("virNetworkUndefine", writes=True, origin=ErrorDomain.NETWORK)

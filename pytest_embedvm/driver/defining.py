@@ -15,7 +15,7 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
-from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import nvram, persist
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
@@ -87,19 +87,24 @@ def rename(machine: Machine, new: str) -> None:
 
 def affected(machine: Machine, flags: int) -> list[Domain]:
     """Which of definition and live FLAGS mean."""
+    return [domain for domain in impact(machine, flags) if domain is not None]
+
+
+def impact(machine: Machine, flags: int) -> tuple[Completed | None, Domain | None]:
+    """What runs and the definition, each if FLAGS mean it.
+
+    :raise OperationInvalid: when they mean what is not there.
+    """
     # libvirt: virDomainObjUpdateModificationImpact
     live = bool(flags & DomainModificationImpact.LIVE)
     config = bool(flags & DomainModificationImpact.CONFIG)
     if not live and not config:
         live, config = machine.active, not machine.active
-    chosen: list[Domain] = []
-    if live:
-        if not machine.active:
-            raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
-        chosen += [machine.live] if machine.live else []
+    if live and not machine.active:
+        raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
     if config and not machine.persistent:
         raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-    return chosen + ([machine.definition] if config else [])
+    return machine.live if live else None, machine.definition if config else None
 
 
 def text(machine: Machine, flags: int) -> str:

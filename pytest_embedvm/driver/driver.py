@@ -22,7 +22,6 @@ from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, sto
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event
-from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.filters import matches
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.hub import EventHub, Subject
@@ -65,9 +64,9 @@ class Driver:
         self.ownership = Ownership(root, config)
         self.registry = Registry()
         self.secrets = PrivateSecrets(self.events)
-        self.networks = PrivateNetworks(self.events)
         self.storage = PrivateStorage(self.events, self.secrets)
         self.host = EmbedHost(root, config, self.storage)
+        self.networks = PrivateNetworks(self.events, self.host)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -227,10 +226,6 @@ class Driver:
         if machine.kept:
             self.recordings.mark(machine.name)
 
-    def evidence(self) -> dict[str, Evidence]:
-        """What is known of each machine by its name, those that are gone included."""
-        return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
-
     # Machines
 
     async def create_xml(self, xml: str, flags: int = 0, client: Client | None = None) -> Machine:
@@ -370,6 +365,7 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        driver.networks.forget()
         for machine in driver.registry:
             if machine.running:
                 machine.running.forget()

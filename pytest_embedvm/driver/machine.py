@@ -23,7 +23,6 @@ from pytest_embedvm.constants import (
     ErrorDomain,
 )
 from pytest_embedvm.domain.argv import launch
-from pytest_embedvm.domain.media import find_volumes
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
 from pytest_embedvm.driver.client import Client, Options
@@ -36,6 +35,7 @@ from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
@@ -206,8 +206,7 @@ class Machine:
     async def _start(
         self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
     ) -> None:
-        find_volumes(live, self._driver.host)
-        media.check(live)
+        media.prepare(live, self._driver.host)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
@@ -215,7 +214,12 @@ class Machine:
         planned = arriving.adapt(launched) if arriving else launched
         kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
+        values = await sealing.values(planned.parts, self._driver.secrets)
+        try:
+            ownership = self._driver.ownership
+            await start(self, planned, recording, ownership, secrets=values, paused=wait, door=options.debug)
+        finally:
+            sealing.wipe(values)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
@@ -340,6 +344,11 @@ class Machine:
         force = bool(flags & DomainConsoleFlags.FORCE)
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
+
+    async def flush(self) -> None:
+        """Return when what was captured of it is in its files."""
+        for capture in self._last.captures if self._last else ():
+            await capture.flush()
 
     def evidence(self) -> Evidence:
         return collect(self._last, self.root.log_path(self.name))

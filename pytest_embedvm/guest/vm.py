@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from pytest_embedvm import libvirt
+from pytest_embedvm import embed, libvirt
+from pytest_embedvm.embed import CAPTURE_BYTES, Capture
 from pytest_embedvm.guest import files, network, power, shell
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
@@ -49,6 +50,8 @@ class VM:
         self.domain = domain
         self.connection = domain.connect()
         self.name = domain.name()
+        #: Every `capture` of it, those that have ended included.
+        self.captures: list[Capture] = []
         transcript = Transcript()
         self._watch = Watch(domain, transcript)
         try:
@@ -62,12 +65,13 @@ class VM:
         self._files = Files(self._agent, self._shell)
 
     @classmethod
-    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None) -> Self:
+    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None, capture: bool = False) -> Self:
         """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
 
         Returns as soon as it runs; `wait_ready` waits for the guest.
 
         :param show: called with the domain's name and each line of the console, on another thread.
+        :param capture: write what passes each network card into a file, from its first frame on.
         :raise libvirtError: when it cannot start.
         """
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
@@ -76,6 +80,8 @@ class VM:
             undo.callback(domain.destroy)
             vm = cls(domain, show=show)
             undo.callback(vm.close)
+            for card in network.cards(domain) if capture else ():
+                vm.capture(card.mac)
             domain.resume()
             undo.pop_all()
         return vm
@@ -255,3 +261,18 @@ class VM:
             "delay": delay, "jitter": jitter, "loss": loss, "duplicate": duplicate, "reorder": reorder, "seed": seed,
         }  # fmt: skip
         return network.change_link(self.domain, card, up, direction, wrong)
+
+    def capture(self, card: Which = None, *, limit: int = CAPTURE_BYTES) -> Capture:
+        """Write what passes a network card into a pcap file, from now on until `stop`, or the end of a `with` block.
+
+        The file, `path`, is valid while it grows (`flush` completes it); it goes with the machine's root, and is kept
+        when the test fails.
+
+        :param card: its MAC, or its number in the domain's XML; without it, the only one.
+        :param limit: the most bytes in the file; `left_out` counts the frames that came too late.
+        :raise NoCard: when it has no such card, or several.
+        :raise libvirtError: when QEMU cannot do it, or the file cannot be made.
+        """
+        begun = embed.capture(self.domain, network.the_card(self.domain, card).mac, limit=limit)
+        self.captures.append(begun)
+        return begun

@@ -151,9 +151,9 @@ class Machines:
         create_overlay(base, overlay, image_format(base))
         return overlay
 
-    def start(self, connection: libvirt.virConnect, xml: str) -> VM:
+    def start(self, connection: libvirt.virConnect, xml: str, *, capture: bool = False) -> VM:
         """A VM that runs; nobody has waited for its guest."""
-        vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None)
+        vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None, capture=capture)
         self._vms.append(vm)
         return vm
 
@@ -172,7 +172,7 @@ class Machines:
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
-        vm = self.start(connection, xml or self.domain_xml(wanted, name))
+        vm = self.start(connection, xml or self.domain_xml(wanted, name), capture=wanted.capture)
         vm.wait_ready(timeout=wanted.timeout)
         return vm
 

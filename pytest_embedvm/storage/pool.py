@@ -44,7 +44,7 @@ _FILE_SYSTEM: Final = Choice(
 )
 
 #: What libvirt gives and this driver does not.
-_REFUSED: Final = ("refresh", "features/cow")
+_REFUSED: Final = ("refresh", "features")
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.backends.encryption import Encryption
 from pytest_embedvm.domain.host import Host, Volume
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.xml.mapping import At
@@ -66,6 +67,7 @@ class Source:
     mode: Literal["host", "direct"] | None = None
     startup_policy: Annotated[StartupPolicy | None, At("@startupPolicy")] = None
     index: int | None = None
+    encryption: Encryption | None = None
     #: What the volume is, once a host was asked.
     found: Volume | None = field(default=None, metadata={"xml": False})
 
@@ -138,6 +140,8 @@ class BackingStore:
         if self.source is None or not self.source.is_given(self.type):
             raise XMLError("missing disk backing store source", origin=ErrorDomain.DOMAIN)
         self.source.check(self.type)
+        if self.source.encryption:
+            self.source.encryption.check(self.format)
         check_backing(self.format, self.below)
 
 
@@ -165,6 +169,7 @@ class Image:
     path: str
     format: str
     index: int
+    encryption: Encryption | None = None
 
     @property
     def storage_node(self) -> str:
@@ -185,15 +190,21 @@ class Chain:
     ends: bool
 
 
-def chain(kind: str, image_format: str, source: Source, below: BackingStore | None) -> Chain:
-    """The chain from SOURCE down to where the domain's XML says no more."""
-    images = [Image(source.kind(kind), source.path(kind) or "", image_format, source.index or 0)]
+def chain(
+    kind: str, image_format: str, source: Source, below: BackingStore | None, encryption: Encryption | None = None
+) -> Chain:
+    """The chain from SOURCE down to where the domain's XML says no more.
+
+    :param encryption: of SOURCE, where it is not SOURCE that says so.
+    """
+    own = source.encryption or encryption
+    images = [Image(source.kind(kind), source.path(kind) or "", image_format, source.index or 0, own)]
     for link in links(below):
         if link.type is None:
             return Chain(tuple(images), ends=True)
-        below_it = link.source or Source()
-        path = below_it.path(link.type) or ""
-        images.append(Image(below_it.kind(link.type), path, link.format or "", link.index or 0))
+        lower = link.source or Source()
+        path = lower.path(link.type) or ""
+        images.append(Image(lower.kind(link.type), path, link.format or "", link.index or 0, lower.encryption))
     return Chain(tuple(images), ends=images[-1].format not in WITH_BACKING)
 
 
@@ -202,6 +213,14 @@ def links(below: BackingStore | None) -> Iterator[BackingStore]:
     while below is not None:
         yield below
         below = below.below
+
+
+def complete_encryption(own: Encryption | None, source: Source | None, below: BackingStore | None) -> None:
+    """Fill in what is left open of a disk's encryption: its OWN, its SOURCE's and that of what is BELOW."""
+    sources = (source, *(link.source for link in links(below)))
+    for encryption in (own, *(found.encryption for found in sources if found)):
+        if encryption:
+            encryption.complete()
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Context:
     domain: Domain
     capabilities: Capabilities
     host: Host
+    #: Whether the domain runs already, and the device is to be plugged in.
+    plugging: bool = False
 
     @property
     def is_q35(self) -> bool:
@@ -97,8 +99,8 @@ class Context:
         return {} if index is None else {"bootindex": index}
 
     def _turn(self, device: Device, boot_class: BootClass) -> int | None:
-        # libvirt: qemuProcessPrepareDeviceBootorder: <boot dev> names the first device of its class
-        if any(other.own_boot_order is not None for other in self.domain.devices.all):
+        # libvirt: qemuProcessPrepareDeviceBootorder: <boot dev> names the first device of its class at the start
+        if self.plugging or any(other.own_boot_order is not None for other in self.domain.devices.all):
             return None
         first = next(other for other in self.domain.devices.all if other.boot_class == boot_class)
         order = [boot.dev for boot in self.domain.os.boot]
@@ -113,6 +115,12 @@ class Device:
     alias_prefix: ClassVar[str]
     #: Whether QEMU chooses its virtio-serial port, if the user does not.
     finds_own_port: ClassVar[bool] = False
+
+    #: Whether a running domain can get and lose it, and whether a definition can (libvirt: qemuDomainAttachDeviceLive,
+    #: qemuDomainAttachDeviceConfig); `kind_name` is libvirt's word for the kind in what it says of one that cannot.
+    pluggable: ClassVar[bool] = False
+    configurable: ClassVar[bool] = False
+    kind_name: ClassVar[str] = ""
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
@@ -251,6 +259,40 @@ class Device:
     def commands(self, context: Context) -> Iterable[Command]:
         """QMP commands that are due once QEMU is up, before the guest runs for the first time."""
         return ()
+
+    def check_plug(self) -> None:
+        """Refuse to be plugged into a running domain; called once it is completed.
+
+        :raise OperationUnsupported: in libvirt's words.
+        """
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        """Refuse to be taken from a running domain, whose devices are OTHERS.
+
+        :raise OperationUnsupported, OperationFailed: in libvirt's words.
+        """
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        """Refuse to be added to a domain, running if LIVE, in whose OTHERS something is in its way.
+
+        :raise OperationInvalid, OperationFailed: in libvirt's words.
+        """
+
+    def find(self, others: Iterable[Device]) -> Device:
+        """The one of OTHERS that this one, as a user wrote it to have it detached, describes.
+
+        :raise NoDevice: when there is none.
+        :raise OperationFailed: when there are several.
+        """
+        raise NotImplementedError
+
+    @property
+    def last_node(self) -> int:
+        """The highest number of its block nodes; 0 if it has none."""
+        return 0
+
+    def renumber_nodes(self, after: int) -> None:
+        """Number its block nodes from the one AFTER on."""
 
     @property
     def id(self) -> str:

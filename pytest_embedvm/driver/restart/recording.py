@@ -150,7 +150,7 @@ class Recording:
             log_start=running.log_start,
             argv=running.argv,
             ports=tuple(running.ports),
-            files=running.files,
+            files=tuple(running.files),
             companions=tuple(Companion(c.name, c.identity) for c in running.companions),
             jobs=tuple(running.jobs.values()),
             detected=tuple(block.detected(domain)),

@@ -12,6 +12,7 @@ from pytest_embedvm.constants import ErrorDomain, StoragePoolBuildFlags
 from pytest_embedvm.constants import StoragePoolEventLifecycleType as Happened
 from pytest_embedvm.domain.host import Volume as Found
 from pytest_embedvm.driver.hub import EventHub
+from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.storage.events import PoolLifecycle, PoolRefresh
@@ -33,13 +34,15 @@ from pytest_embedvm.storage.pool import Pool, Target
 STORAGE: Final = ErrorDomain.STORAGE
 
 #: Where definitions are below the root, and which of them start when it is opened.
-FOLDER: Final = ("etc", "storage")
+FOLDER: Final = PLACES["pools"]
 AUTOSTART: Final = "autostart"
 #: The pool that there is in a root that never heard of others. libvirt: its customary path, below the root
 DEFAULT: Final = "default"
-IMAGES: Final = ("lib", "libvirt", "images")
+IMAGES: Final = PLACES["images"]
 #: Directories below the root that are its drivers' own.
-_DRIVERS: Final = (("etc",), ("run",), ("log",), ("cache",), ("lib", "qemu"), ("lib", "swtpm"))
+_DRIVERS: Final = (
+    ("etc",), ("run",), ("log",), ("cache",), *(parts for place, parts in PLACES.items() if place != "images"),
+)  # fmt: skip
 
 
 class PrivateStorage:
