@@ -6,6 +6,7 @@ from pytest_embedvm.api.capture import CAPTURE_BYTES, Capture, capture
 from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
+from pytest_embedvm.api.forwards import forward
 from pytest_embedvm.driver.uri import make_uri
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "deafen",
     "deregister_events",
     "explain",
+    "forward",
     "heal",
     "impair",
     "impairments",

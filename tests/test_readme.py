@@ -93,7 +93,11 @@ def test_the_first_example_prints_what_is_shown(pytester: pytest.Pytester) -> No
 @pytest.mark.parametrize("number", range(1, len(PYTHON)))
 def test_the_examples_run(pytester: pytest.Pytester, number: int) -> None:
     pytester.makepyfile(PYTHON[number])
-    pytester.runpytest("--embedvm").assert_outcomes(passed=1)
+    outcomes = pytester.runpytest("--embedvm").parseoutcomes()
+    if 'network="host"' in PYTHON[number]:  # not every host has one; tests/live/host runs it where one can be made
+        assert outcomes.keys() - {"skipped"} <= {"passed"}
+    else:
+        assert outcomes == {"passed": 1}
 
 
 def test_every_path_in_the_readme_is_there() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
@@ -250,6 +250,14 @@ class Device:
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""
         raise NotImplementedError
+
+    def spell_password(self, spell: Callable[[str], str | None]) -> None:
+        """Write its password, if the domain's XML says one, as SPELL does."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the domain's XML says a password of it."""
+        return False
 
     def commands(self, context: Context) -> Iterable[Command]:
         """QMP commands that are due once QEMU is up, before the guest runs for the first time."""

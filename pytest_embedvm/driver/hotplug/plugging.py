@@ -34,7 +34,8 @@ class Plugging:
     beside: Beside = field(init=False)
 
     def __post_init__(self) -> None:
-        self.beside = Beside(self.machine.driver.networks.plug, self.running.companions, self.running.files)
+        running = self.running
+        self.beside = Beside(self.machine.driver.networks.plug, running.companions, running.files, running.taps)
 
     async def plug(self, part: Part) -> None:
         """Add PART, which the guest does not see, with what it asks to be opened.
