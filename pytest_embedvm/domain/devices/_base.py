@@ -237,6 +237,12 @@ class Device:
         """Whether QEMU's block node NAME is one of its own."""
         return False
 
+    def find_volumes(self, host: Host) -> None:
+        """Ask HOST for the volumes of storage pools that it stands on.
+
+        :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
+        """
+
     def learn_backing(self, below: BackingStore) -> None:
         """The last image of its chain stands on BELOW, as its header says."""
 

@@ -31,6 +31,7 @@ from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
 from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.host import Host
 from pytest_embedvm.errors import MissingTarget, XMLError
 from pytest_embedvm.qemu.parts import BlockdevPart, DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At, Present
@@ -112,7 +113,7 @@ class Disk(Device):
         self.driver.complete()
         self.serial = self.serial or None
         complete_encryption(self.encryption, self.source, self.backing)
-        if self.path is None:
+        if self.source is None or not self.source.is_given(self.type):
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self._completed_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
@@ -145,6 +146,16 @@ class Disk(Device):
     def settle(self, context: Context) -> None:
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
         self.number_nodes(context.domain.devices.all)
+
+    def find_volumes(self, host: Host) -> None:
+        for kind, source in self.sources():
+            source.find(kind, host)
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """The sources of its images with their types, the topmost first."""
+        if self.source:
+            yield self.type, self.source
+        yield from ((link.type, link.source) for link in self._links() if link.source and link.type)
 
     def number_nodes(self, devices: list[Device]) -> None:
         disks = _disks(devices)
@@ -181,11 +192,13 @@ class Disk(Device):
 
     def forget_live(self) -> None:
         if self.source:
-            self.source.index = None
+            self.source.index = self.source.found = None
         if self.backing and self.backing.detected:
             self.backing = None
         for link in self._links():
             link.index = None
+            if link.source:
+                link.source.found = None
             if link.below and link.below.detected:
                 link.below = None
 
