@@ -8,6 +8,7 @@ from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.api.forwards import forward
 from pytest_embedvm.driver.uri import make_uri
+from pytest_embedvm.qemu.cache import default_cache_dir
 
 __all__ = [
     "CAPTURE_BYTES",
@@ -17,6 +18,7 @@ __all__ = [
     "NetworkFault",
     "capture",
     "deafen",
+    "default_cache_dir",
     "deregister_events",
     "explain",
     "forward",

@@ -55,8 +55,17 @@ def to_kib(value: int, unit: str) -> int:
     :raise InvalidArgument: when libvirt knows no such unit.
     :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
     """
+    return -(-to_bytes(value, unit) // KIB)
+
+
+def to_bytes(value: int, unit: str) -> int:
+    """VALUE of UNIT in bytes.
+
+    :raise InvalidArgument: when libvirt knows no such unit.
+    :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
+    """
     factor = scale(unit)
     if value > MOST_BYTES // factor:
         # libvirt: virScaleInteger
         raise NumericalOverflow(f"value too large: {value}{unit}", origin=ErrorDomain.NONE)
-    return -(-value * factor // KIB)
+    return value * factor

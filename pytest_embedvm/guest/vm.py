@@ -12,7 +12,7 @@ from typing import Final, Self, TypeVar
 
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.embed import CAPTURE_BYTES, Capture
-from pytest_embedvm.guest import files, network, power, shell
+from pytest_embedvm.guest import files, install, network, power, shell
 from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
@@ -182,6 +182,21 @@ class VM:
         :raise OSError: when LOCAL cannot be written.
         """
         self._files.pull(remote, Path(local), Deadline(timeout))
+
+    def install_program(self, program: str, *, package: str | None = None, timeout: float = files.TIMEOUT_S) -> str:
+        """Put a program of the host's into the guest, with all libraries that it needs; returns its path there.
+
+        It is called by its name, which is in the guest's PATH; in the guest's process list it is its loader's.
+
+        :param program: a path on the host, or a name: the host's own, else that of PACKAGE, fetched with apt-get
+            into the cache and not installed.
+        :param package: the name of the package, where it is not the program's.
+        :raise NoProgram: when it is nowhere; says what to install. Also when it is no ELF program.
+        :raise GuestFileError: when the guest cannot write it.
+        """
+        deadline = Deadline(timeout)
+        arch = self._shell.run(Command(("uname", "-m")), deadline).text.strip()
+        return install.install(self._files, program, package, arch, deadline)
 
     def wait_until(
         self, condition: Callable[[], T], timeout: float = UNTIL_TIMEOUT_S, *, message: str | None = None

@@ -34,7 +34,8 @@ class Plugging:
     beside: Beside = field(init=False)
 
     def __post_init__(self) -> None:
-        self.beside = Beside(self.machine.driver.networks.plug, self.running.companions, self.running.files)
+        running = self.running
+        self.beside = Beside(self.machine.driver.networks.plug, running.companions, running.files, running.taps)
 
     async def plug(self, part: Part) -> None:
         """Add PART, which the guest does not see, with what it asks to be opened.
@@ -47,7 +48,7 @@ class Plugging:
         except CommandError:
             raise
         except BaseException:  # nobody knows whether it is there: called off, or no answer
-            await take_back(self.machine, self.running, part.unplug())
+            await take_back(self.machine, self.running, part.unplug(), quiet=True)
             raise
         self.undo.push_async_callback(take_back, self.machine, self.running, part.unplug())
 
