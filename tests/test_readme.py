@@ -93,7 +93,11 @@ def test_the_first_example_prints_what_is_shown(pytester: pytest.Pytester) -> No
 @pytest.mark.parametrize("number", range(1, len(PYTHON)))
 def test_the_examples_run(pytester: pytest.Pytester, number: int) -> None:
     pytester.makepyfile(PYTHON[number])
-    pytester.runpytest("--embedvm").assert_outcomes(passed=1)
+    outcomes = pytester.runpytest("--embedvm").parseoutcomes()
+    if 'network="host"' in PYTHON[number]:  # not every host has one; tests/live/host runs it where one can be made
+        assert outcomes.keys() - {"skipped"} <= {"passed"}
+    else:
+        assert outcomes == {"passed": 1}
 
 
 def test_every_path_in_the_readme_is_there() -> None:
@@ -130,7 +134,7 @@ def test_every_file_in_the_architecture_is_there() -> None:
         elsewhere = elsewhere.replace(room, "")
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|txt)|(?:\w+/)+)`", elsewhere))
     named |= {path for room in ROOMS for path in files_of(room)}
-    named -= {"network/", "storage/", "secret/", "guest/ID/", "packages/NAME/"}
+    named -= {"network/", "storage/", "secret/", "guest/ID/", "images/KEY/", "packages/NAME/"}
     assert len(ROOMS) == 11
     places = [PROJECT, PROJECT / "pytest_embedvm"]
     assert {path for path in named if not any((place / path).exists() for place in places)} == set()

@@ -6,10 +6,11 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
 from pytest_embedvm.driver.driver import Driver
@@ -35,6 +36,7 @@ def identify(network: LiveNetwork) -> NetworkIdentity:
     return NetworkIdentity(network.name, network.uuid)
 
 
+@hosted
 @unsupported
 class virNetwork(LibvirtObject):
     """A network. Made by a connection; it is looked up anew at each call."""
@@ -43,6 +45,13 @@ class virNetwork(LibvirtObject):
         self._conn = conn
         self._session = conn._session
         self._identity = _obj
+
+    @classmethod
+    def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
+        return cls(conn, NetworkIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
+
+    def _at_host(self, host: Any) -> Any:
+        return host.networkLookupByUUID(self.UUID())
 
     def _find(self, driver: Driver) -> LiveNetwork:
         try:

@@ -25,7 +25,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
-from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
@@ -191,7 +191,7 @@ class Machine:
         """
         try:
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
+            await self._start(live, flags, client or Client(), wait=wait, arriving=arriving)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -204,20 +204,20 @@ class Machine:
             self.owner = client or self._driver
 
     async def _start(
-        self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
+        self, live: Completed, flags: int, client: Client, *, wait: bool, arriving: Arriving | None
     ) -> None:
+        await self._driver.hosts.allocate(live, client.uri)
         media.prepare(live, self._driver.host)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         launched = launch(live, self._driver.host)
         planned = arriving.adapt(launched) if arriving else launched
-        kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+        kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        values = await sealing.values(planned.parts, self._driver.secrets)
+        values = await sealing.values(planned.parts, self._driver.hosts.secrets(client.uri) or self._driver.secrets)
         try:
-            ownership = self._driver.ownership
-            await start(self, planned, recording, ownership, secrets=values, paused=wait, door=options.debug)
+            await start(self, planned, recording, secrets=values, paused=wait, door=client.options.debug)
         finally:
             sealing.wipe(values)
 

@@ -54,6 +54,8 @@ class Running:
     companions: Companions
     #: What was opened for its parts, which may go before QEMU does.
     holdings: Holdings
+    #: The host's taps that its cards have, by their MACs.
+    taps: dict[str, str] = field(default_factory=dict)
     #: What was captured of its cards, those that were ended included.
     captures: list[Capture] = field(default_factory=list)
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.

@@ -56,7 +56,6 @@ async def start(
     machine: Machine,
     launch: Launch,
     recording: Recording,
-    ownership: Ownership,
     *,
     secrets: sealing.Values,
     paused: bool,
@@ -65,7 +64,6 @@ async def start(
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
     :param secrets: what the secrets are worth that LAUNCH refers to.
-    :param ownership: whom it runs as, and what that user is given.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
         too, that whoever opens the root next connects to.
@@ -76,7 +74,7 @@ async def start(
         stack.push(partial(_unrecorded, recording))
         home = _home(machine, stack)
         launch = replace(launch, parts=sealing.seal(launch.parts, secrets, home))
-        running = await _spawn(machine, launch, recording, ownership, stack, home=home, door=door)
+        running = await _spawn(machine, launch, recording, machine.driver.ownership, stack, home=home, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -126,7 +124,6 @@ async def _spawn(
         found = ports(launch.parts)
         make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            learn_taps(machine.live, beside.taps)
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
@@ -157,6 +154,7 @@ async def _spawn(
             started=time.time(),
             kept=kept,
             files=beside.files,
+            taps=beside.taps,
             companions=beside.companions,
             holdings=holdings,
         )
@@ -257,9 +255,10 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
 
 
 async def learn(machine: Machine, running: Running) -> None:
-    """Fill in what only QEMU knows: the terminals and the ports that it was given."""
+    """Fill in what only QEMU knows: the terminals and the ports that it was given; and the names of its taps."""
     if machine.live is None:
         return
+    learn_taps(machine.live, running.taps)
     if awaits_vnc_port(machine.live):
         learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:

@@ -277,6 +277,9 @@ class SecretPart(Part):
     def argv(self, numbers: Descriptors) -> tuple[str, ...]:
         return self.sealed("", "").argv(numbers)
 
+    def unplug(self) -> Command:
+        return self.sealed("", "").unplug()
+
 
 def keyval(props: Props, numbers: Descriptors) -> str:
     """PROPS as QEMU's `key=value,…`, commas doubled, booleans as on and off."""

@@ -18,6 +18,7 @@ from lxml import etree
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver.descriptors import Beside, open_all
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.parts import SecretPart, SecretRef
@@ -145,7 +146,9 @@ async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = await open_all(launch.descriptors, stack, passed, Beside(no_network))
+            holdings = Holdings()
+            stack.push_async_callback(holdings.aclose)
+            numbers = await open_all(launch.descriptors, holdings, passed, Beside(no_network))
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(

@@ -22,7 +22,8 @@ class Devices(Base):
             cannot be plugged in.
         """
         text = arguments.text(xml, "xml", "virDomainAttachDevice")
-        self._order(lambda machine: attach.attach(machine, text, DomainModificationImpact.LIVE))
+        uri = self._session.client.uri
+        self._order(lambda machine: attach.attach(machine, text, DomainModificationImpact.LIVE, uri))
         return 0
 
     @public("virDomainAttachDeviceFlags", writes=True)
@@ -33,7 +34,8 @@ class Devices(Base):
         """
         text = arguments.text(xml, "xml", "virDomainAttachDeviceFlags")
         checked = arguments.known(flags, IMPACT, "qemuDomainAttachDeviceFlags")
-        self._order(lambda machine: attach.attach(machine, text, checked))
+        uri = self._session.client.uri
+        self._order(lambda machine: attach.attach(machine, text, checked, uri))
         return 0
 
     @public("virDomainDetachDevice", writes=True)

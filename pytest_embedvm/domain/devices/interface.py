@@ -20,7 +20,6 @@ from pytest_embedvm.errors import (
     InvalidArgument,
     NoDevice,
     OperationFailed,
-    OperationInvalid,
     XMLError,
 )
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -62,7 +61,6 @@ class Interface(Device):
     alias_prefix: ClassVar[str] = "net"
     pluggable: ClassVar[bool] = True
     configurable: ClassVar[bool] = True
-    kind_name: ClassVar[str] = "interface"
 
     type: Literal[
         "user", "mcast", "server", "client", "udp", "network", "bridge", "direct", "ethernet", "vhostuser", "internal",
@@ -264,12 +262,7 @@ class Interface(Device):
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
 
-    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
-        # libvirt: qemuDomainAttachDeviceConfig's virDomainHasNet; a running domain may have two
-        if not live and self.mac and any(isinstance(o, Interface) and o.mac == self.mac for o in others):
-            raise OperationInvalid(f"network device with mac {self.mac} already exists")
-
-    def find(self, others: Iterable[Device]) -> Device:
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
         # libvirt: virDomainNetFindIdx
         found = [o for o in others if isinstance(o, Interface) and self._describes(o)]
         if len(found) > 1:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,68 +24,72 @@ if TYPE_CHECKING:
 _numbers: Final = itertools.count()
 
 
-async def plug(machine: Machine, running: Running, part: Part, undo: contextlib.AsyncExitStack) -> None:
-    """Add PART, which the guest does not see, with what it asks to be opened; UNDO takes both back.
+@dataclass
+class Plugging:
+    """A device on its way into a running machine; `undo` is what takes all of it back."""
 
-    :raise CommandError: when QEMU refuses it.
-    :raise SystemFailure: when what it asks for cannot be had.
-    """
-    try:
-        await send(machine, running, part, undo)
-    except CommandError:
-        raise
-    except BaseException:  # nobody knows whether it is there: called off, or no answer
-        await take_back(machine, running, part.unplug())
-        raise
-    undo.push_async_callback(take_back, machine, running, part.unplug())
+    machine: Machine
+    running: Running
+    undo: contextlib.AsyncExitStack
+    beside: Beside = field(init=False)
 
+    def __post_init__(self) -> None:
+        running = self.running
+        self.beside = Beside(self.machine.driver.networks.plug, running.companions, running.files, running.taps)
 
-async def send(machine: Machine, running: Running, part: Part, undo: contextlib.AsyncExitStack) -> None:
-    """Add PART; UNDO closes what it asks to be opened."""
-    names: dict[str, str | int] = {}
-    handed: list[str] = []
-    with contextlib.ExitStack() as passed:
-        for descriptor in part.descriptors:
-            name, inode = await _hand_over(machine, running, descriptor, passed, undo)
-            handed.append(name)
-            names[descriptor.name] = _number(running, inode) if part.plugs_numbers else name
-        command = part.plug(names)
-        if command is None:
-            return
+    async def plug(self, part: Part) -> None:
+        """Add PART, which the guest does not see, with what it asks to be opened.
+
+        :raise CommandError: when QEMU refuses it.
+        :raise SystemFailure: when what it asks for cannot be had.
+        """
         try:
-            await running.monitor.execute(command.name, command.arguments)
+            await self.send(part)
         except CommandError:
-            for given in handed:  # it did not get as far as taking it, or this is refused, too
-                await take_back(machine, running, Command("closefd", {"fdname": given}), quiet=True)
             raise
+        except BaseException:  # nobody knows whether it is there: called off, or no answer
+            await take_back(self.machine, self.running, part.unplug(), quiet=True)
+            raise
+        self.undo.push_async_callback(take_back, self.machine, self.running, part.unplug())
 
+    async def send(self, part: Part) -> None:
+        """Add PART; what it asks to be opened goes with `undo`, and it does not."""
+        names: dict[str, str | int] = {}
+        handed: list[str] = []
+        with contextlib.ExitStack() as passed:
+            for descriptor in part.descriptors:
+                name, inode = await self._hand_over(descriptor, passed)
+                handed.append(name)
+                names[descriptor.name] = _number(self.running, inode) if part.plugs_numbers else name
+            command = part.plug(names)
+            if command is None:
+                return
+            try:
+                await self.running.monitor.execute(command.name, command.arguments)
+            except CommandError:
+                for given in handed:  # it did not get as far as taking it, or this is refused, too
+                    await take_back(self.machine, self.running, Command("closefd", {"fdname": given}), quiet=True)
+                raise
 
-async def _hand_over(
-    machine: Machine,
-    running: Running,
-    descriptor: Descriptor,
-    passed: contextlib.ExitStack,
-    undo: contextlib.AsyncExitStack,
-) -> tuple[str, int]:
-    """Open what DESCRIPTOR asks for, and let QEMU have it; under which name, and its inode."""
-    companions = running.companions
-    undo.push_async_callback(running.holdings.release, descriptor.name)
-    with contextlib.ExitStack() as waiting:
-        # What outlives us begins when it is on record.
-        gated = running.kept or not dies_with_parent()
-        companions.gate = waiting.enter_context(Gate()) if gated else None
-        waiting.callback(setattr, companions, "gate", None)
-        beside = Beside(machine.driver.networks.plug, companions, running.files)
-        number = await open_one(descriptor, running.holdings.stack(descriptor.name), passed, beside)
-        running.recording.flush()
-        if companions.gate:
-            companions.gate.open()
-    running.monitor.send_descriptor(number)
-    # A name of its own each time: QEMU closes what it was given under the same one before.
-    name = f"{descriptor.name}.{next(_numbers)}"
-    await running.monitor.execute("getfd", {"fdname": name})
-    companions.watch(running, machine.root.log.about(machine.name))
-    return name, os.fstat(number).st_ino
+    async def _hand_over(self, descriptor: Descriptor, passed: contextlib.ExitStack) -> tuple[str, int]:
+        """Open what DESCRIPTOR asks for, and let QEMU have it; under which name, and its inode."""
+        running, companions = self.running, self.running.companions
+        self.undo.push_async_callback(running.holdings.release, descriptor.name)
+        with contextlib.ExitStack() as waiting:
+            # What outlives us begins when it is on record.
+            gated = running.kept or not dies_with_parent()
+            companions.gate = waiting.enter_context(Gate()) if gated else None
+            waiting.callback(setattr, companions, "gate", None)
+            number = await open_one(descriptor, running.holdings.stack(descriptor.name), passed, self.beside)
+            running.recording.flush()
+            if companions.gate:
+                companions.gate.open()
+        running.monitor.send_descriptor(number)
+        # A name of its own each time: QEMU closes what it was given under the same one before.
+        name = f"{descriptor.name}.{next(_numbers)}"
+        await running.monitor.execute("getfd", {"fdname": name})
+        companions.watch(running, self.machine.root.log.about(self.machine.name))
+        return name, os.fstat(number).st_ino
 
 
 def _number(running: Running, inode: int) -> int:

@@ -9,7 +9,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.network.segment import Segment
 from pytest_embedvm.driver.network.uplink import Uplink
-from pytest_embedvm.errors import NoNetwork, OperationInvalid
+from pytest_embedvm.errors import InternalError, NoNetwork, OperationInvalid
 from pytest_embedvm.logs import Log
 from pytest_embedvm.network import definition, dhcp
 from pytest_embedvm.network.definition import Dns, Network, Subnet
@@ -87,6 +87,13 @@ class LiveNetwork:
             # libvirt: networkDestroy
             raise OperationInvalid(f"network '{self.name}' is not active", origin=ErrorDomain.NETWORK)
         return self.segment
+
+    def require_uplink(self) -> Uplink:
+        """:raise OperationInvalid: when it is not active."""
+        self.require_segment()
+        if self.uplink is None:
+            raise InternalError(f"network '{self.name}' has no uplink", origin=ErrorDomain.NETWORK)
+        return self.uplink
 
     @property
     def bridge_name(self) -> str:

@@ -202,6 +202,7 @@ class PrivateNetworks:
         segment.gateway.call(card.mac, card.guest)
         link = segment.plug(card.mac, card.guest)
         stack.callback(segment.unplug, link)
+        stack.push_async_callback(self.by_name(card.network).require_uplink().close, card.mac)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
     def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:
