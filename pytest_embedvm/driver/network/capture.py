@@ -102,7 +102,8 @@ class Capture:
         """
         interface = links.card(machine, mac)
         try:
-            link = links.link(machine, mac) if interface.type == "network" else None
+            private = interface.type == "network" and not interface.bridge
+            link = links.link(machine, mac) if private else None
             if link is not None:
                 link.taps.append(self.see)
                 self._source.callback(link.taps.remove, self.see)
