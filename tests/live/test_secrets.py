@@ -78,6 +78,23 @@ def test_the_guest_reads_an_encrypted_disk_that_is_plugged_in(
         vm.wait_until(lambda: "vdx" not in vm.domain.XMLDesc(), timeout=60, message="no disk")
 
 
+def test_a_volume_of_a_pool(embedvm_conn: libvirt.virConnect) -> None:
+    secret = define(embedvm_conn)
+    encryption = LUKS.format("usage='/v'")
+    embedvm_conn.storagePoolLookupByName("default").createXML(
+        "<volume><name>data</name><capacity unit='MiB'>1</capacity>"
+        f"<target><format type='raw'/>{encryption}</target></volume>"
+    )
+    encrypted = (
+        "<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='default' volume='data'/>"
+        f"<target dev='vda' bus='virtio'/>{encryption}</disk>"
+    )
+    embedvm_conn.createXML(xml(devices=encrypted), PAUSED).destroy()
+    secret.setValue(b"wrong")
+    *_, message = failure(lambda: embedvm_conn.createXML(xml(devices=encrypted), PAUSED))
+    assert "Invalid password, cannot unlock any keyslot" in message
+
+
 @pytest.mark.parametrize("kind", ["luks", "qcow2"])
 def test_a_wrong_passphrase_says_so(embedvm_conn: libvirt.virConnect, tmp_path: Path, kind: str) -> None:
     define(embedvm_conn, value=b"wrong")
