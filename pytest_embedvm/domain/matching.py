@@ -53,6 +53,27 @@ def _require(device: Device, *, live: bool) -> None:
         raise OperationUnsupported(f"persistent detach of device '{device.kind_name}' is not supported")
 
 
+def changing(domain: Domain, described: Device, *, live: bool) -> Device:
+    """The device of DOMAIN, running if LIVE, that is DESCRIBED and that can be changed.
+
+    :raise OperationUnsupported: when its kind cannot.
+    :raise NoDevice: when there is none.
+    """
+    # libvirt: qemuDomainUpdateDeviceLive, qemuDomainUpdateDeviceConfig
+    if not described.changeable:
+        which = "live" if live else "persistent"
+        raise OperationUnsupported(f"{which} update of device '{described.kind_name}' is not supported")
+    return described.find(domain.devices.all, live=live)
+
+
+def replaced(domain: Domain, device: Device, by: Device) -> Domain:
+    """A copy of DOMAIN that has BY in place of DEVICE."""
+    place = next(number for number, other in enumerate(domain.devices.all) if other is device)
+    rest = domain.copy()
+    rest.devices.all[place] = by
+    return rest
+
+
 def without(domain: Domain, device: Device) -> Domain:
     """A copy of DOMAIN that has no DEVICE."""
     place = next(number for number, other in enumerate(domain.devices.all) if other is device)
