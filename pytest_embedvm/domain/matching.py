@@ -8,7 +8,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.aliases import is_own
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.errors import InternalError, OperationUnsupported
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationUnsupported
 
 
 def find(domain: Domain, described: Device, *, live: bool) -> Device:
@@ -56,13 +56,15 @@ def _require(device: Device, *, live: bool) -> None:
 def changing(domain: Domain, described: Device, *, live: bool) -> Device:
     """The device of DOMAIN, running if LIVE, that is DESCRIBED and that can be changed.
 
-    :raise OperationUnsupported: when its kind cannot.
+    :raise ConfigUnsupported, OperationUnsupported: when its kind cannot.
     :raise NoDevice: when there is none.
     """
     # libvirt: qemuDomainUpdateDeviceLive, qemuDomainUpdateDeviceConfig
     if not described.changeable:
-        which = "live" if live else "persistent"
-        raise OperationUnsupported(f"{which} update of device '{described.kind_name}' is not supported")
+        if live:
+            sentence = f"live update of device '{described.kind_name}' is not supported"
+            raise ConfigUnsupported(sentence, origin=ErrorDomain.QEMU)
+        raise OperationUnsupported(f"persistent update of device '{described.kind_name}' is not supported")
     return described.find(domain.devices.all, live=live)
 
 

@@ -231,6 +231,9 @@ def test_a_cable_is_pulled_and_nothing_else_of_a_card_changes(connect: Open) -> 
     domain.updateDeviceFlags(card.format(model="virtio", link="down"), LIVE | CONFIG)
     assert "<link state='down'/>" in domain.XMLDesc()
     assert "<link state='down'/>" in domain.XMLDesc(INACTIVE)
+    domain.updateDeviceFlags(card.format(model="e1000", link="up"), CONFIG)  # what is described is what there is
+    assert "<model type='e1000'/>" in domain.XMLDesc(INACTIVE)
+    assert domain.XMLDesc(INACTIVE).count("<interface") == 1
     with pytest.raises(libvirt.libvirtError, match="cannot modify network device model from virtio to e1000"):
         domain.updateDeviceFlags(card.format(model="e1000", link="up"), LIVE)
 

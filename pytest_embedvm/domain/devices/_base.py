@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
@@ -303,8 +303,12 @@ class Device:
         """What libvirt says when a domain, running if LIVE, has no device like this one."""
         return NoDevice(f"matching {self.kind_name} device not found")
 
+    def redefined(self, described: Self) -> Self:
+        """What a definition has instead of this device, which a user DESCRIBED anew: what that says, in its place."""
+        return replace(described, address=described.address or self.address, alias=described.alias or self.alias)
+
     def updated(self, described: Self) -> Self:
-        """A copy of this device, changed to what a user DESCRIBED.
+        """A copy of this device, which runs, changed to what a user DESCRIBED.
 
         :raise OperationUnsupported: when it cannot be changed so.
         """

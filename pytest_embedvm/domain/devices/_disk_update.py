@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._resemblance import resembles
-from pytest_embedvm.errors import OperationUnsupported
+from pytest_embedvm.errors import ConfigUnsupported, OperationUnsupported
 
 if TYPE_CHECKING:
     from pytest_embedvm.domain.devices.disk import Disk
@@ -18,7 +19,8 @@ _FREE: Final = frozenset({"source", "backing", "type", "alias", "driver", "targe
 def updated(disk: Disk, described: Disk) -> Disk:
     """DISK with the medium that DESCRIBED has, or with none.
 
-    :raise OperationUnsupported: when it is no drive, or something else differs.
+    :raise ConfigUnsupported: when it is no drive.
+    :raise OperationUnsupported: when something else differs.
     """
     # libvirt: qemuDomainDiskChangeSupported
     for field in dataclasses.fields(described):
@@ -29,7 +31,7 @@ def updated(disk: Disk, described: Disk) -> Disk:
         raise OperationUnsupported("cannot modify field 'bus' of the disk")
     if described.path != disk.path and not disk.removable_medium:
         # libvirt: qemuDomainChangeDiskLive
-        raise OperationUnsupported(f"disk type of '{disk.dev}' does not support ejectable media")
+        raise ConfigUnsupported("disk source can be changed only in removable drives", origin=ErrorDomain.QEMU)
     driver = dataclasses.replace(disk.driver, type=described.driver.type or disk.driver.type)
     empty = described.path is None
     return dataclasses.replace(

@@ -190,6 +190,12 @@ class Disk(Device):
     def find(self, others: Iterable[Device], *, live: bool) -> Device:
         return _disk_plugging.find(self, _disks(others), live=live)
 
+    def redefined(self, described: Self) -> Self:
+        new = super().redefined(described)
+        if described.address is None and described._completed_bus() != self.target.bus:
+            new.address = None  # it was one on another bus
+        return new
+
     def updated(self, described: Self) -> Self:
         return cast("Self", _disk_update.updated(self, described))
 
@@ -200,7 +206,6 @@ class Disk(Device):
         self.target.tray = "open" if is_open else None
 
     def forget_live(self) -> None:
-        self.target.tray = None
         if self.source:
             self.source.index = self.source.found = None
         if self.backing and self.backing.detected:

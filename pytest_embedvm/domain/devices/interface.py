@@ -286,6 +286,11 @@ class Interface(Device):
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
 
+    def redefined(self, described: Self) -> Self:
+        new = super().redefined(described)
+        new.mac, new.model = new.mac or self.mac, new.model or self.model
+        return new
+
     def updated(self, described: Self) -> Self:
         return cast("Self", _interface_update.updated(self, described))
 

@@ -37,7 +37,7 @@ async def update(machine: Machine, xml: str, flags: int) -> None:
         if definition:
             old = matching.changing(definition, described, live=False)
             defined = await machine.driver.complete(
-                matching.replaced(definition, old, old.updated(deepcopy(described)))
+                matching.replaced(definition, old, old.redefined(deepcopy(described)))
             )
         if live and running:
             force = bool(flags & DomainDeviceModifyFlags.FORCE)
