@@ -248,3 +248,17 @@ def test_a_saved_machine_still_has_what_was_plugged_in(connect: Open, tmp_path: 
     connection.restoreFlags(str(tmp_path / "saved"), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     domain = connection.lookupByName("a")
     assert inside(domain)["pci"] == before
+
+
+def test_what_was_plugged_in_migrates(connect: Open, tmp_path: Path) -> None:
+    source, destination = connect("one"), connect("two")
+    domain = source.createXML(xml(devices=ROOM), 0)
+    disk_of_both = disk(image(tmp_path / "b.raw")).replace("</disk>", "<shareable/></disk>")
+    for device in (disk_of_both, DEVICES["private network"], DEVICES["unix"]):
+        domain.attachDevice(device)
+    before = inside(domain)
+    moved = domain.migrate(destination, libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_UNSAFE, None, None, 0)
+    after = inside(moved)
+    assert (after["devices"], after["pci"]) == (before["devices"], before["pci"])
+    moved.detachDevice(disk_of_both)
+    assert "sdb" not in moved.XMLDesc()
