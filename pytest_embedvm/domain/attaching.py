@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain import aliases, check, complete, implicit
+from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.definition import unknown_in
 from pytest_embedvm.domain.devices import KINDS
 from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Completed, Devices, Domain
-from pytest_embedvm.errors import ConfigUnsupported, OperationUnsupported, XMLError
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationUnsupported, XMLError
 from pytest_embedvm.xml import document, mapping
 
 
@@ -29,7 +30,7 @@ def parse(text: str) -> tuple[Device, list[str]]:
     if tag not in KINDS:
         unknown_in([(("domain", "devices", tag), "")])  # one that is libvirt's is refused by its name
         # libvirt: virDomainDeviceDefParse
-        raise XMLError(f"unknown device type '{tag}'", origin=ErrorDomain.DOMAIN)
+        raise ConfigUnsupported(f"unknown device type '{tag}'", origin=ErrorDomain.DOMAIN)
     device = mapping.read(KINDS[tag], root, seen)
     unread = ((("domain", "devices", *path), value) for path, value in mapping.unread(root, seen))
     return device, unknown_in(unread)
@@ -92,6 +93,7 @@ def add(live: Completed, device: Device, host: Host) -> Addition:
     implicit.add_controllers(context)
     domain.check_controllers()
     implicit.plug_addresses(context)
+    _check_bus(domain, device)
     new = [other for other in domain.devices.all if not any(other is old for old in before)]
     controllers = tuple(other for other in new if other is not device)
     for other in (*controllers, device):
@@ -100,6 +102,23 @@ def add(live: Completed, device: Device, host: Host) -> Addition:
     for other in (*controllers, device):
         other.settle(context)
     return Addition(context, controllers, device)
+
+
+def _check_bus(domain: Domain, device: Device) -> None:
+    """Refuse an address of the user's on a bus that takes nothing new while the machine runs."""
+    address = device.address
+    if not isinstance(address, PciAddress):
+        return
+    # libvirt: virDomainPCIAddressFlagsCompatible, virDomainPCIAddressEnsureAddr
+    bus = domain.controller("pci", address.bus)
+    if bus.model == "pcie-root" or bus.hotplug is False:
+        raise XMLError(
+            f"The device at PCI address {address} requires hotplug capability, "
+            f"but the PCI controller with index='{address.bus}' doesn't support hotplug",
+            origin=ErrorDomain.DOMAIN,
+        )
+    if address.function:
+        raise InternalError("Only PCI device addresses with function=0 are supported", origin=ErrorDomain.DOMAIN)
 
 
 def insert(domain: Domain, device: Device) -> None:

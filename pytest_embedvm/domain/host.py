@@ -27,7 +27,27 @@ class FirmwareImage:
     stateless: bool = False
 
 
-class Host(Protocol):
+@dataclass(frozen=True)
+class Volume:
+    """A volume of a storage pool: where it is, what that is, and what its pool takes it for."""
+
+    path: str
+    type: Literal["file", "block", "dir"]
+    format: str
+
+
+class Volumes(Protocol):
+    """Who knows the volumes of storage pools."""
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        """What the VOLUME of a storage POOL is.
+
+        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
+        :raise ConfigUnsupported: when the pool is not active.
+        """
+
+
+class Host(Volumes, Protocol):
     """The host, as a domain that is being completed sees it."""
 
     @property

@@ -8,7 +8,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.aliases import is_own
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.errors import NoDevice, OperationUnsupported
+from pytest_embedvm.errors import InternalError, OperationUnsupported
 
 
 def find(domain: Domain, described: Device, *, live: bool) -> Device:
@@ -20,20 +20,20 @@ def find(domain: Domain, described: Device, *, live: bool) -> Device:
     _require(described, live=live)
     if described.alias and not live and not is_own(described.alias):
         described = replace(described, alias=None)
-    return losing(domain, described.find(domain.devices.all), live=live)
+    return losing(domain, described.find(domain.devices.all, live=live), live=live)
 
 
 def with_alias(domain: Domain, alias: str, *, live: bool) -> Device:
     """The device of DOMAIN with this ALIAS, that DOMAIN can lose.
 
     :raise OperationUnsupported, OperationFailed: when it cannot.
-    :raise NoDevice: when there is none.
+    :raise InternalError: when there is none.
     """
     # libvirt: virDomainDefFindDevice
     named = live or is_own(alias)  # a definition has those names only that the user chose
     found = next((device for device in domain.devices.all if named and device.alias == alias), None)
     if found is None:
-        raise NoDevice(f"no device found with alias {alias}", origin=ErrorDomain.DOMAIN)
+        raise InternalError(f"no device found with alias {alias}", origin=ErrorDomain.DOMAIN)
     _require(found, live=live)
     return losing(domain, found, live=live)
 

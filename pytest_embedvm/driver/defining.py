@@ -108,11 +108,22 @@ def impact(machine: Machine, flags: int) -> tuple[Completed | None, Domain | Non
 
 
 def text(machine: Machine, flags: int) -> str:
-    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root."""
+    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root.
+
+    Passwords are in it with SECURE only.
+    """
     inactive = bool(flags & DomainXMLFlags.INACTIVE)
+    domain, inactive = _chosen(machine, flags, inactive=inactive)
+    if not flags & DomainXMLFlags.SECURE:
+        domain = xml.spelled(domain, lambda _password: None)
+    return xml.format(domain, inactive=inactive)
+
+
+def _chosen(machine: Machine, flags: int, *, inactive: bool) -> tuple[Domain, bool]:
+    """What FLAGS ask for, and whether it is without what only a running domain has."""
     if flags & DomainXMLFlags.MIGRATABLE:
         chosen = machine.definition if inactive else machine.live or machine.definition
-        return xml.format(migratable(chosen, machine.driver.host), inactive=True)
+        return migratable(chosen, machine.driver.host), True
     if machine.live is None or (inactive and machine.redefined):
-        return xml.format(machine.definition, inactive=True)
-    return xml.format(machine.live, inactive=inactive)
+        return machine.definition, True
+    return machine.live, inactive

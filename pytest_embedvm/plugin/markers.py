@@ -17,15 +17,19 @@ __tracebackhide__ = True
 
 MARKER: Final = "embedvm"
 
+#: The kernel that is booted, with its initramfs, where no image is.
+BUILT_IN: Final = "built-in"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DomainArguments:
     """What the built-in domain XML is made of.
 
-    `memory` is in MiB. `image` is a raw or qcow2 disk; each machine writes to an overlay of its own, never to it.
-    `kernel` and `initrd` replace the built-in guest's, `cmdline` is added to its kernel's command line. `timeout` is
-    how many seconds the guest may take until it answers. `capture` writes what passes each network card into a file,
-    from the start on.
+    `memory` is in MiB. `image` is a raw or qcow2 disk, or the name of one of `embedvm_images`; each machine
+    writes to an overlay of its own, never to it.
+    `kernel` and `initrd` replace the built-in guest's (which "built-in" asks for beside an image), `cmdline` is
+    added to its kernel's command line. `timeout` is how many seconds the guest may take until it answers.
+    `capture` writes what passes each network card into a file, from the start on.
 
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,

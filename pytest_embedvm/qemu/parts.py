@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from pytest_embedvm.units import Rates
+
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | Descriptor | None"
 Props: TypeAlias = Mapping[str, Json]
 
@@ -79,6 +81,9 @@ class Card:
     network: str
     mac: str
     guest: str
+    portgroup: str | None = None
+    #: None: those of the port group.
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +281,9 @@ class SecretPart(Part):
 
     def argv(self, numbers: Descriptors) -> tuple[str, ...]:
         return self.sealed("", "").argv(numbers)
+
+    def unplug(self) -> Command:
+        return self.sealed("", "").unplug()
 
 
 def keyval(props: Props, numbers: Descriptors) -> str:

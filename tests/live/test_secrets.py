@@ -60,6 +60,24 @@ def test_the_guest_reads_an_encrypted_disk(
     assert live.count("<encryption format='luks' engine='qemu'>") == 2
 
 
+def test_the_guest_reads_an_encrypted_disk_that_is_plugged_in(
+    embedvm_conn: libvirt.virConnect, embedvm_domain_xml: str, vm_factory: Callable[..., VM], tmp_path: Path
+) -> None:
+    vm = vm_factory(xml=embedvm_domain_xml)
+    volumes = {name: make_luks(tmp_path / name, PASSPHRASE, CONTENT) for name in ("one", "two")}
+    encrypted = {name: disk(path, "vdx", beside=LUKS.format("usage='/v'")) for name, path in volumes.items()}
+    define(embedvm_conn, value=b"wrong")
+    *_, message = failure(lambda: vm.domain.attachDevice(encrypted["one"]))
+    assert "Invalid password, cannot unlock any keyslot" in message
+    define(embedvm_conn)
+    for name in ("one", "two"):  # the second finds the key there
+        assert vm.domain.attachDevice(encrypted[name]) == 0
+        vm.wait_until(lambda: vm.run("test -b /dev/vda", check=False).returncode == 0, timeout=60, message="a disk")
+        assert vm.run(f"head -c {len(CONTENT)} /dev/vda").stdout == CONTENT
+        assert vm.domain.detachDevice(encrypted[name]) == 0
+        vm.wait_until(lambda: "vdx" not in vm.domain.XMLDesc(), timeout=60, message="no disk")
+
+
 @pytest.mark.parametrize("kind", ["luks", "qcow2"])
 def test_a_wrong_passphrase_says_so(embedvm_conn: libvirt.virConnect, tmp_path: Path, kind: str) -> None:
     define(embedvm_conn, value=b"wrong")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
@@ -11,7 +11,9 @@ from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
 from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
-from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.devices._resemblance import resembles
+from pytest_embedvm.domain.host import Host, Volumes
+from pytest_embedvm.errors import EmbedError, NoDevice
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, Json, Part
 from pytest_embedvm.xml.mapping import At
@@ -117,10 +119,9 @@ class Device:
     finds_own_port: ClassVar[bool] = False
 
     #: Whether a running domain can get and lose it, and whether a definition can (libvirt: qemuDomainAttachDeviceLive,
-    #: qemuDomainAttachDeviceConfig); `kind_name` is libvirt's word for the kind in what it says of one that cannot.
+    #: qemuDomainAttachDeviceConfig).
     pluggable: ClassVar[bool] = False
     configurable: ClassVar[bool] = False
-    kind_name: ClassVar[str] = ""
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
@@ -236,6 +237,12 @@ class Device:
         """Whether QEMU's block node NAME is one of its own."""
         return False
 
+    def find_volumes(self, host: Volumes) -> None:
+        """Ask HOST for the volumes of storage pools that it stands on.
+
+        :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
+        """
+
     def learn_backing(self, below: BackingStore) -> None:
         """The last image of its chain stands on BELOW, as its header says."""
 
@@ -249,6 +256,14 @@ class Device:
     def parts(self, context: Context) -> Iterable[Part]:
         """What QEMU needs for it, in the order of the command line."""
         raise NotImplementedError
+
+    def spell_password(self, spell: Callable[[str], str | None]) -> None:
+        """Write its password, if the domain's XML says one, as SPELL does."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the domain's XML says a password of it."""
+        return False
 
     def commands(self, context: Context) -> Iterable[Command]:
         """QMP commands that are due once QEMU is up, before the guest runs for the first time."""
@@ -272,13 +287,26 @@ class Device:
         :raise OperationInvalid, OperationFailed: in libvirt's words.
         """
 
-    def find(self, others: Iterable[Device]) -> Device:
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
         """The one of OTHERS that this one, as a user wrote it to have it detached, describes.
 
-        :raise NoDevice: when there is none.
+        :param live: whether OTHERS are those of a running domain.
+        :raise NoDevice: when there is none; some kinds' errors in definitions are others.
         :raise OperationFailed: when there are several.
         """
-        raise NotImplementedError
+        found = next((other for other in others if resembles(self, other)), None)
+        if found is None:
+            raise self.missing(live=live)
+        return found
+
+    def missing(self, *, live: bool) -> EmbedError:
+        """What libvirt says when a domain, running if LIVE, has no device like this one."""
+        return NoDevice(f"matching {self.kind_name} device not found")
+
+    @property
+    def kind_name(self) -> str:
+        """Libvirt's word for the kind (virDomainDeviceTypeToString)."""
+        return type(self).__name__.lower()
 
     @property
     def last_node(self) -> int:

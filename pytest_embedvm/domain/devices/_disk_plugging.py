@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from pytest_embedvm.errors import NoDevice, OperationFailed, OperationInvalid, OperationUnsupported
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.errors import NoDevice, OperationInvalid, OperationUnsupported, XMLError
 
 if TYPE_CHECKING:
     from pytest_embedvm.domain.devices.disk import Disk
@@ -33,13 +34,17 @@ def check_unplug(disk: Disk) -> None:
 
 
 def check_addition(disk: Disk, others: Iterable[Disk], *, live: bool) -> None:
-    """:raise OperationFailed, OperationInvalid: when one of OTHERS has the name of DISK."""
-    # libvirt: qemuDomainAttachDeviceDiskLiveInternal, qemuDomainAttachDeviceConfig
-    if any(other.dev == disk.dev for other in others):
-        raise (OperationFailed if live else OperationInvalid)(f"target {disk.dev} already exists")
+    """:raise XMLError, OperationInvalid: when one of OTHERS has the name of DISK."""
+    # libvirt: virDomainDiskDefCheckDuplicateInfo, qemuDomainAttachDeviceConfig
+    other = next((other for other in others if other.dev == disk.dev), None)
+    if other and not live:
+        raise OperationInvalid(f"target {disk.dev} already exists")
+    if other:
+        sources = f"'{other.path}' and '{disk.path}'"
+        raise XMLError(f"target '{disk.dev}' duplicated for disk sources {sources}", origin=ErrorDomain.DOMAIN)
 
 
-def find(disk: Disk, others: Iterable[Disk]) -> Disk:
+def find(disk: Disk, others: Iterable[Disk], *, live: bool) -> Disk:
     """The one of OTHERS that has the name of DISK.
 
     :raise NoDevice: when none has.
@@ -47,4 +52,5 @@ def find(disk: Disk, others: Iterable[Disk]) -> Disk:
     for other in others:
         if other.dev == disk.dev:
             return other
-    raise NoDevice(f"disk {disk.dev} not found")  # libvirt: qemuDomainDetachPrepDisk
+    # libvirt: qemuDomainDetachPrepDisk, qemuDomainDetachDeviceConfig
+    raise NoDevice(f"disk {disk.dev} not found" if live else f"no target device {disk.dev}")

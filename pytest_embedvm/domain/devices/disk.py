@@ -27,9 +27,11 @@ from pytest_embedvm.domain.backends.source import (
 from pytest_embedvm.domain.backends.virtio import given, pci_bus, pci_driver
 from pytest_embedvm.domain.devices import _disk_plugging
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
+from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
 from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.host import Volumes
 from pytest_embedvm.errors import MissingTarget, XMLError
 from pytest_embedvm.qemu.parts import BlockdevPart, DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At, Present
@@ -40,7 +42,6 @@ class Disk(Device):
     alias_prefix: ClassVar[str] = "disk"
     pluggable: ClassVar[bool] = True
     configurable: ClassVar[bool] = True
-    kind_name: ClassVar[str] = "disk"
 
     type: Annotated[str, SOURCE_TYPE] = "file"
     device: Literal["disk", "lun", "cdrom", "floppy"] = "disk"
@@ -112,7 +113,7 @@ class Disk(Device):
         self.driver.complete()
         self.serial = self.serial or None
         complete_encryption(self.encryption, self.source, self.backing)
-        if self.path is None:
+        if self.source is None or not self.source.is_given(self.type):
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self._completed_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
@@ -146,6 +147,16 @@ class Disk(Device):
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
         self.number_nodes(context.domain.devices.all)
 
+    def find_volumes(self, host: Volumes) -> None:
+        for kind, source in self.sources():
+            source.find(kind, host)
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """The sources of its images with their types, the topmost first."""
+        if self.source:
+            yield self.type, self.source
+        yield from ((link.type, link.source) for link in self._links() if link.source and link.type)
+
     def number_nodes(self, devices: list[Device]) -> None:
         disks = _disks(devices)
         after = disks[next(i for i, disk in enumerate(disks) if disk is self) + 1 :]
@@ -176,16 +187,18 @@ class Disk(Device):
     def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
         _disk_plugging.check_addition(self, _disks(others), live=live)
 
-    def find(self, others: Iterable[Device]) -> Device:
-        return _disk_plugging.find(self, _disks(others))
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        return _disk_plugging.find(self, _disks(others), live=live)
 
     def forget_live(self) -> None:
         if self.source:
-            self.source.index = None
+            self.source.index = self.source.found = None
         if self.backing and self.backing.detected:
             self.backing = None
         for link in self._links():
             link.index = None
+            if link.source:
+                link.source.found = None
             if link.below and link.below.detected:
                 link.below = None
 
@@ -348,7 +361,7 @@ def _is_narrow(context: Context, index: int) -> bool:
     # libvirt: qemuDomainDefaultSCSIControllerModel
     controllers = (device for device in context.domain.devices.all if isinstance(device, Controller))
     models = (c.model for c in controllers if c.type == "scsi" and max(c.index, 0) == index)
-    return next(models, None) in (None, "auto", "lsilogic")
+    return next(models, PLUGGED_SCSI if context.plugging else None) in (None, "auto", "lsilogic")
 
 
 def _order(device: Device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_embedvm.domain import attaching
@@ -16,6 +17,7 @@ from pytest_embedvm.driver.hotplug import unplugging
 from pytest_embedvm.driver.hotplug.plugging import Plugging
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import learn, make_logs
 from pytest_embedvm.driver.uri import Uri
 from pytest_embedvm.errors import EmbedError
@@ -57,16 +59,21 @@ def read(machine: Machine, xml: str) -> Device:
 
 async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device, uri: Uri | None) -> None:
     addition = attaching.add(live, device, machine.driver.host)
-    await machine.driver.hosts.allocate(addition.alone, uri)
-    media.check(addition.alone, may_drop=False)
+    volumes = await machine.driver.hosts.allocate(addition.alone, uri)
+    media.prepare(addition.alone, volumes or machine.driver.host, may_drop=False)
     addition.number_nodes()
     parts = list(addition.device.parts(addition.context))
+    home = machine.root.runtime_directory(running.id, machine.name)
+    sealed = await _seal(machine, parts, home, uri)
     async with contextlib.AsyncExitStack() as undo:
         plugging = Plugging(machine, running, undo)
-        _lend(plugging, addition, parts)
+        _lend(plugging, addition, sealed, home)
         make_logs(port.log for port in ports(parts) if port.log and port.log.is_relative_to(machine.root.path))
-        for part in unplugging.backends(parts):
-            await plugging.plug(part)
+        for part in unplugging.backends(sealed):
+            if sealing.is_key(part):
+                await _plug_key(machine, running, part, home)
+            else:
+                await plugging.plug(part)
         for new in (*addition.controllers, addition.device):
             await _show(plugging, new, addition.context)
         await _learn(plugging, parts)
@@ -75,13 +82,29 @@ async def _attach_live(machine: Machine, running: Running, live: Completed, devi
     running.recording.flush()
 
 
-def _lend(plugging: Plugging, addition: Addition, parts: list[Part]) -> None:
+def _lend(plugging: Plugging, addition: Addition, parts: tuple[Part, ...], home: Path) -> None:
     """Give QEMU's user what it is to open, until the device is gone."""
     machine, running, alias = plugging.machine, plugging.running, addition.device.id
     plugging.undo.push_async_callback(running.holdings.release, alias)
-    lent = Launch(addition.context.domain.devices.emulator or "", tuple(parts), {})
-    home = machine.root.runtime_directory(running.id, machine.name)
+    lent = Launch(addition.context.domain.devices.emulator or "", parts, {})
     machine.driver.ownership.lend(lent, addition.alone, home, running.holdings.stack(alias))
+
+
+async def _seal(machine: Machine, parts: list[Part], home: Path, uri: Uri | None) -> tuple[Part, ...]:
+    """PARTS with the secrets that they need, encrypted."""
+    values = await sealing.values(parts, machine.driver.hosts.secrets(uri) or machine.driver.secrets)
+    try:
+        return sealing.seal(tuple(parts), values, home)
+    finally:
+        sealing.wipe(values)
+
+
+async def _plug_key(machine: Machine, running: Running, part: Part, home: Path) -> None:
+    """Give QEMU the machine's key, which stays; if it does not take it, it is as if there had been none."""
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(sealing.forget_key, home)
+        await Plugging(machine, running, undo).plug(part)
+        undo.pop_all()
 
 
 async def _show(plugging: Plugging, device: Device, context: Context) -> None:

@@ -48,7 +48,7 @@ class Plugging:
         except CommandError:
             raise
         except BaseException:  # nobody knows whether it is there: called off, or no answer
-            await take_back(self.machine, self.running, part.unplug())
+            await take_back(self.machine, self.running, part.unplug(), quiet=True)
             raise
         self.undo.push_async_callback(take_back, self.machine, self.running, part.unplug())
 

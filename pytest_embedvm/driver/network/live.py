@@ -9,13 +9,14 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.network.segment import Segment
 from pytest_embedvm.driver.network.uplink import Uplink
-from pytest_embedvm.errors import NoNetwork, OperationInvalid
+from pytest_embedvm.errors import InternalError, NoNetwork, OperationInvalid
 from pytest_embedvm.logs import Log
 from pytest_embedvm.network import definition, dhcp
 from pytest_embedvm.network.definition import Dns, Network, Subnet
 from pytest_embedvm.network.frames import mac as mac_bytes
 from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.names import Names, Service
+from pytest_embedvm.units import Rates
 
 
 class LiveNetwork:
@@ -87,6 +88,17 @@ class LiveNetwork:
             # libvirt: networkDestroy
             raise OperationInvalid(f"network '{self.name}' is not active", origin=ErrorDomain.NETWORK)
         return self.segment
+
+    def rates(self, group: str | None) -> Rates:
+        """What limits a card of port group GROUP that has no limits of its own."""
+        return (self.live or self.network).rates(group)
+
+    def require_uplink(self) -> Uplink:
+        """:raise OperationInvalid: when it is not active."""
+        self.require_segment()
+        if self.uplink is None:
+            raise InternalError(f"network '{self.name}' has no uplink", origin=ErrorDomain.NETWORK)
+        return self.uplink
 
     @property
     def bridge_name(self) -> str:

@@ -22,6 +22,7 @@ from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.network import definition, dhcp
+from pytest_embedvm.network.check import check
 from pytest_embedvm.network.definition import Network
 from pytest_embedvm.qemu.parts import Card
 
@@ -157,7 +158,7 @@ class PrivateNetworks:
         self._events.emit(network, NetworkLifecycle(what))
 
     def _add(self, described: Network, *, persistent: bool) -> LiveNetwork:
-        definition.check(described)
+        check(described)
         known = self._claim(described)
         taken = {network.network.bridge.name for network in self if network.network.bridge}
         free = next(name for number in itertools.count() if (name := f"virbr{number}") not in taken)
@@ -198,10 +199,12 @@ class PrivateNetworks:
         :raise NoNetwork, OperationInvalid: when there is no such network, or it is not active.
         :raise SystemFailure: when nobody listens there.
         """
-        segment = self.by_name(card.network).require_segment()
+        network = self.by_name(card.network)
+        segment = network.require_segment()
         segment.gateway.call(card.mac, card.guest)
-        link = segment.plug(card.mac, card.guest)
+        link = segment.plug(card.mac, card.guest, card.rates or network.rates(card.portgroup))
         stack.callback(segment.unplug, link)
+        stack.push_async_callback(network.require_uplink().close, card.mac)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
     def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:

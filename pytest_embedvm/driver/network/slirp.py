@@ -5,6 +5,7 @@ What parses guests' packets and talks to the outside is not in this process, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,10 +13,10 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import IO, Final
 
-from pytest_embedvm.domain.backends.forwards import Forwarded, read_usernet
 from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.network import hostfwd
 from pytest_embedvm.driver.network.cable import Cable
-from pytest_embedvm.errors import OperationFailed
+from pytest_embedvm.errors import EmbedError, OperationFailed
 from pytest_embedvm.files import memory_file
 from pytest_embedvm.network.uplink import Far
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -24,8 +25,6 @@ from pytest_embedvm.qemu.process import Process
 
 #: slirp's end, as QEMU calls it.
 _STACK: Final = "slirp"
-#: Where forwarded ports are opened on the host.
-LOOPBACK: Final = "127.0.0.1"
 LAST_WORDS_BYTES: Final = 4096
 
 
@@ -35,7 +34,6 @@ class Slirp:
     def __init__(self, process: Process, monitor: Monitor, cable: Cable, sockets: list[socket.socket]) -> None:
         self.process = process
         self.cable = cable
-        self.address = LOOPBACK
         self._monitor = monitor
         self._sockets = sockets
 
@@ -80,21 +78,17 @@ class Slirp:
                 raise
         return cls(process, monitor, Cable(ours, on_frames, on_lost), [ours, ear])
 
-    async def forward(self, target: str, port: int) -> int:
+    async def forward(self, target: str, port: int) -> tuple[str, int]:
         """Open a free TCP port of the loopback that leads to PORT of TARGET, an address on slirp's side.
 
         :raise OperationFailed: when it cannot be opened; in QEMU's words.
         """
-        known = {entry.start for entry in await self._forwarded()}
-        line = f"hostfwd_add {_STACK} tcp:{LOOPBACK}:0-{target}:{port}"
-        said = await self._ask(line)
-        opened = [entry.start for entry in await self._forwarded() if entry.start not in known]
-        if said.strip() or len(opened) != 1:
-            raise OperationFailed(f"port {port} of {target} cannot be forwarded: {said.strip() or opened}")
-        return opened[0]
+        return await hostfwd.forward(self._ask, _STACK, "tcp", target, port)
 
-    async def _forwarded(self) -> list[Forwarded]:
-        return list(read_usernet(await self._ask("info usernet")))
+    async def close(self, port: int) -> None:
+        """Close PORT again, if there is anybody left to do that."""
+        with contextlib.suppress(EmbedError):
+            await hostfwd.remove(self._ask, _STACK, "tcp", port)
 
     async def _ask(self, line: str) -> str:
         return str(await self._monitor.execute("human-monitor-command", {"command-line": line}))

@@ -18,7 +18,7 @@ from pytest_embedvm.domain import block, definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
-from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import blockjobs, logs, react, state, stop
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, adopt_request, connect_unix
@@ -30,6 +30,7 @@ from pytest_embedvm.driver.restart.record import Record
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret.vault import Vault
 from pytest_embedvm.driver.start import MONITOR
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, SystemFailure
@@ -140,11 +141,16 @@ def _machine(driver: Driver, record: Record) -> Machine:
     """
     machine = driver.registry.claim(record.name, record.uuid, live=True)
     if machine is None:
-        domain = definition.parse(record.domain)
+        domain = _parse(driver, record)
         block.mark_detected(domain, record.detected)
+        block.mark_found(domain, record.volumes)
         inactive = definition.parse(definition.format(domain, inactive=True))
         machine = Machine(driver, inactive, persistent=False)
     return machine
+
+
+def _parse(driver: Driver, record: Record) -> Domain:
+    return definition.spelled(definition.parse(record.domain), Vault(driver.root).reveal)
 
 
 def _tell_pending(machine: Machine, record: Record) -> None:
@@ -170,8 +176,9 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
     :raise ProcessLookupError: when it has ended.
     :raise EmbedError: when it does not answer, or its record cannot be read.
     """
-    live = Completed(definition.parse(record.domain))
+    live = Completed(_parse(driver, record))
     block.mark_detected(live, record.detected)
+    block.mark_found(live, record.volumes)
     running = _running(driver, machine, record)
     driver.registry.add(machine)
     try:

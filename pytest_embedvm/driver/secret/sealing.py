@@ -64,6 +64,16 @@ def seal(parts: tuple[Part, ...], found: Values, home: Path) -> tuple[Part, ...]
     return tuple(_sealed(parts, found, key, path if made else None))
 
 
+def is_key(part: Part) -> bool:
+    """Whether PART is what all secrets of a machine need, and stays when they go."""
+    return isinstance(part, ObjectPart) and part.props["id"] == MASTER_KEY
+
+
+def forget_key(home: Path) -> None:
+    """QEMU does not have the key that is in HOME."""
+    (home / FILE).unlink(missing_ok=True)
+
+
 def _sealed(parts: Iterable[Part], found: Values, key: bytes, path: Path | None) -> Iterator[Part]:
     for part in parts:
         if not isinstance(part, SecretPart):

@@ -112,7 +112,7 @@ async def test_what_is_active_goes_on_as_it_is_until_it_is_started_anew(tmp_path
         ("x", "<ip family='ipv6' address='10.0.0.1'/>", EmbedError, "ipv4 address '10.0.0.1'"),
         ("x", "<ip address='nowhere'/>", EmbedError, "Bad address 'nowhere'"),
         ("x", "<mtu size='10'/>", EmbedError, "mtu size 10"),
-        ("x", "<portgroup name='p'/>", EmbedError, "network/portgroup is not supported"),
+        ("x", "<vlan><tag id='1'/></vlan>", EmbedError, "network/vlan"),
         ("", "", EmbedError, "missing name"),
     ],
 )  # fmt: skip
