@@ -63,7 +63,7 @@ class virStoragePool(LibvirtObject):
         return cls(conn, PoolIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
 
     def _at_host(self, host: Any) -> Any:
-        return host.storagePoolLookupByUUID(self._identity.uuid.bytes)
+        return host.storagePoolLookupByUUID(self.UUID())
 
     def _find(self, driver: Driver) -> LivePool:
         try:

@@ -29,25 +29,13 @@ class FirmwareImage:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of a storage pool: where it is, what that is, and what its pool takes it for."""
+    """A volume of a storage pool: where it is, and what that is. Its format is what the domain says."""
 
     path: str
     type: Literal["file", "block", "dir"]
-    format: str
 
 
-class Volumes(Protocol):
-    """Who knows the volumes of storage pools."""
-
-    def volume(self, pool: str, volume: str) -> Volume:
-        """What the VOLUME of a storage POOL is.
-
-        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
-        :raise ConfigUnsupported: when the pool is not active.
-        """
-
-
-class Host(Volumes, Protocol):
+class Host(Protocol):
     """The host, as a domain that is being completed sees it."""
 
     @property
@@ -80,6 +68,13 @@ class Host(Volumes, Protocol):
 
     def nvram_template(self, loader: str) -> str | None:
         """What the variables of the firmware at LOADER are made from, if that is configured."""
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        """What the VOLUME of a storage POOL is.
+
+        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
+        :raise ConfigUnsupported: when the pool is not active.
+        """
 
     def now(self) -> datetime.datetime:
         """The time in UTC."""

@@ -206,8 +206,8 @@ class Machine:
     async def _start(
         self, live: Completed, flags: int, client: Client, *, wait: bool, arriving: Arriving | None
     ) -> None:
-        volumes = await self._driver.hosts.allocate(live, client.uri)
-        media.prepare(live, volumes or self._driver.host)
+        await self._driver.hosts.allocate(live, client.uri)
+        media.prepare(live, self._driver.host)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))

@@ -9,8 +9,8 @@ from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.source import FORMATS, WITH_BACKING, BackingStore, NeededFile, Source
-from pytest_embedvm.domain.host import Volumes
-from pytest_embedvm.domain.media import drop_medium, find_volumes, learn_backing, needed_files
+from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.media import drop_medium, learn_backing, missing_volumes, needed_files
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, SystemFailure
 from pytest_embedvm.qemu import image
@@ -22,12 +22,13 @@ DEEPEST: Final = 200
 _PROTOCOL: Final = re.compile(r"[^/]*:")
 
 
-def prepare(live: Domain, host: Volumes, *, may_drop: bool = True) -> None:
+def prepare(live: Domain, host: Host, *, may_drop: bool = True) -> None:
     """Find the volumes of storage pools that LIVE stands on, and `check` it.
 
     :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: when a volume is not there; see `Host.volume`.
     """
-    find_volumes(live, host)
+    for source in missing_volumes(live):
+        source.find(host.volume(source.pool or "", source.volume or ""))
     check(live, may_drop=may_drop)
 
 

@@ -11,7 +11,7 @@ from pytest_embedvm.driver import subdrivers
 from pytest_embedvm.driver.hosts.connection import HostConnection
 from pytest_embedvm.driver.hosts.networks import HostNetworks
 from pytest_embedvm.driver.hosts.secrets import HostSecrets
-from pytest_embedvm.driver.hosts.storage import FoundVolumes, HostStorage
+from pytest_embedvm.driver.hosts.storage import HostStorage
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import DriverName, Uri
 
@@ -54,21 +54,20 @@ class Hosts:
         connections, self._connections = self._connections, {}
         await asyncio.gather(*(connection.close() for connection in connections.values()))
 
-    async def allocate(self, domain: Domain, uri: Uri | None) -> FoundVolumes | None:
+    async def allocate(self, domain: Domain, uri: Uri | None) -> None:
         """Have DOMAIN use what a connection to URI, which is to start it, has of the host's.
-
-        Returns the volumes that it stands on; None: those are the root's.
 
         :raise HostMissing, HostError, OperationTimeout: when the host does not have it.
         :raise ConfigUnsupported: when the start would call a driver that the connection does not have.
         """
         if uri is None:
-            return None
+            return
         if "none" in uri.modes.values():
             subdrivers.require(definition.format(domain), uri)
         if uri.network == "host":
             await HostNetworks(self["network"]).allocate(domain)
-        return await HostStorage(self["storage"]).find(domain) if uri.storage == "host" else None
+        if uri.storage == "host":
+            await HostStorage(self["storage"]).find(domain)
 
     def secrets(self, uri: Uri | None) -> HostSecrets | None:
         """Who knows the values of secrets for a connection to URI; None: the root's own driver."""

@@ -61,5 +61,5 @@ def test_a_guest_reads_a_volume_of_the_hosts(
     assert "<source pool='theirs' volume='data'" in vm.domain.XMLDesc()
 
     stream = embedvm_conn.newStream()
-    with pytest.raises(libvirt.libvirtError, match="streams of the host's storage driver are not carried"):
+    with pytest.raises(libvirt.libvirtError, match="streams of the host's volumes are not passed on"):
         volume.download(stream, 0, 0)
