@@ -11,8 +11,9 @@ from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu.capabilities import Capabilities
 
 #: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device, a network
-#: card's socket, a UEFI variable store, guest memory in a file, a VNC server's socket.
-FileKind = Literal["channel", "console-log", "net", "nvram", "ram", "vnc"]
+#: card's socket, a UEFI variable store, guest memory in a file, a VNC server's socket; what a TPM remembers, by the
+#: uuid of its domain.
+FileKind = Literal["channel", "console-log", "net", "nvram", "ram", "tpm", "vnc"]
 
 
 @dataclass(frozen=True)

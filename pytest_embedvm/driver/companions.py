@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Companion:
 
     process: Process
     said: IO[bytes] | None = None
+    #: Where in it its own words begin, in bytes.
+    start: int = 0
 
     @property
     def name(self) -> str:
@@ -40,9 +43,14 @@ class Companion:
     def last_words(self) -> str:
         if self.said is None:
             return "what it said is not known"
-        size = os.fstat(self.said.fileno()).st_size
-        words = os.pread(self.said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, 0))
-        return words.decode(errors="replace").strip() or f"its exit status is {self.process.returncode}"
+        return last_words(self.said, self.start) or f"its exit status is {self.process.returncode}"
+
+
+def last_words(said: IO[bytes], start: int = 0) -> str:
+    """The end of what SAID holds from START on."""
+    size = os.fstat(said.fileno()).st_size
+    words = os.pread(said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, start))
+    return words.decode(errors="replace").strip()
 
 
 class Companions:
@@ -62,13 +70,20 @@ class Companions:
         self._all.append(Companion(process))
 
     def start(
-        self, name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+        self,
+        name: str,
+        argv: tuple[str, ...],
+        stack: contextlib.AsyncExitStack,
+        passed: contextlib.ExitStack,
+        said: IO[bytes] | None = None,
     ) -> int:
         """Start a program that holds one end of a socket pair, and return the other; it ends after QEMU.
 
+        :param said: what it says is added to it; None: kept in memory.
         :raise SystemFailure: when it cannot be started.
         """
-        said = stack.enter_context(memory_file(name))
+        said = said or stack.enter_context(memory_file(name))
+        start = os.fstat(said.fileno()).st_size
         ours, theirs = socket.socketpair()
         passed.enter_context(ours)
         with theirs:
@@ -81,14 +96,24 @@ class Companions:
                 outlives_parent=self._outlives_parent,
             )
         process.name = name
-        stack.push_async_callback(process.kill)
-        self._all.append(Companion(process, said))
+        stack.push_async_callback(end, process)
+        self._all.append(Companion(process, said, start))
         return ours.fileno()
 
     def require(self) -> None:
         """:raise InternalError: when one has ended already; with its own words."""
+        self._refuse(but=(None,))
+
+    def require_sound(self) -> None:
+        """QEMU has ended, which ends them, too.
+
+        :raise InternalError: when one had failed by itself; with its own words.
+        """
+        self._refuse(but=(None, 0))
+
+    def _refuse(self, but: tuple[int | None, ...]) -> None:
         for companion in self._all:
-            if companion.process.returncode is not None:
+            if companion.process.returncode not in but:
                 # libvirt: qemuPasstStart
                 raise InternalError(f"Could not start '{companion.name}': {companion.last_words}")
 
@@ -96,6 +121,16 @@ class Companions:
         """From now on, say in LOG and in the machine's own log when one ends before QEMU."""
         for companion in self._all:
             running.background(asyncio.get_running_loop().create_task(_watch(companion, running, log)))
+
+
+async def end(process: Process) -> None:
+    """End a companion whose QEMU is gone: it may finish what it is writing."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        await process.kill()
 
 
 async def _watch(companion: Companion, running: Running, log: Log) -> None:

@@ -16,7 +16,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.driver import nvram, persist
+from pytest_embedvm.driver import nvram, persist, tpm
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
 from pytest_embedvm.errors import OperationInvalid, XMLError
@@ -42,12 +42,14 @@ def undefine(machine: Machine, flags: int) -> None:
     """
     if not machine.persistent:
         raise OperationInvalid("cannot undefine transient domain")
+    tpm.check_flags(flags)
     _remove_managed_image(machine, flags)
     nvram.undefine(machine.definition, flags)
     persist.remove(machine.root, machine.name)
     machine.persistent = False
     machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
     if not machine.active:
+        tpm.forget(machine.root, machine.definition, flags)
         machine.driver.registry.remove(machine)
 
 

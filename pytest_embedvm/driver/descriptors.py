@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.driver import tpm
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace, Swtpm
 
 BACKLOG: Final = 16
 
@@ -33,6 +34,8 @@ class Beside:
 
     plug: Plug
     companions: Companions = field(default_factory=Companions)
+    #: Where its swtpm writes to.
+    tpm_log: Path = Path(os.devnull)
     files: list[Path] = field(default_factory=list)
 
 
@@ -55,8 +58,8 @@ def open_request(
             return number
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
-        case OpenFile(path, write):
-            descriptor = _open_file(path, write=write)
+        case OpenFile():
+            descriptor = _open_file(request)
             passed.callback(os.close, descriptor)
             return descriptor
         case SocketPlace(path):
@@ -72,6 +75,8 @@ def open_request(
             return descriptor
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
+        case Swtpm():
+            return tpm.serve(request, beside.tpm_log, beside.companions, stack, passed)
 
 
 def _listen(
@@ -91,11 +96,12 @@ def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
             path.unlink()
 
 
-def _open_file(path: str, *, write: bool) -> int:
+def _open_file(wanted: OpenFile) -> int:
+    path = wanted.path if wanted.otherwise is None or Path(wanted.path).exists() else wanted.otherwise
     try:
-        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+        return os.open(path, (os.O_RDWR if wanted.write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
-        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+        raise SystemFailure(f"{wanted.fault.format(path)}: {error.strerror}") from error
 
 
 def _make_file(path: Path, stack: contextlib.AsyncExitStack) -> int:

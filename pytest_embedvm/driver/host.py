@@ -12,6 +12,7 @@ from typing import Final
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
@@ -32,6 +33,8 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "ram": (("lib", "qemu", "ram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),
 }
+#: What is made when it is wanted, and not by the domain's name.
+_OWN_PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {"tpm": (PLACES["swtpm-state"], "")}
 
 
 class EmbedHost:
@@ -74,7 +77,7 @@ class EmbedHost:
         return None if accelerator.name == "kvm" else accelerator.reason
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
-        above, suffix = _PLACES[kind]
+        above, suffix = {**_PLACES, **_OWN_PLACES}[kind]
         directory = self._root.path.joinpath(*above)
         if kind == "ram" and self.settings.memory_backing_dir:
             # libvirt: virQEMUDriverConfigLoadMemoryEntry; roots share it, so each has a directory of its own

@@ -24,7 +24,7 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop, tpm
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
@@ -210,6 +210,7 @@ class Machine:
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         launched = launch(live, self._driver.host)
+        await tpm.prepare(self.root, live, launched, arriving=arriving is not None)
         planned = arriving.adapt(launched) if arriving else launched
         kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
@@ -243,6 +244,8 @@ class Machine:
         self._running = self.live = self.owner = None
         self.status = status
         self._driver.host.clear_places(self.name)
+        if not self.persistent:
+            tpm.forget(self.root, self.definition)
 
     async def destroy(self, flags: int = 0) -> None:
         """End it now; with GRACEFUL, let QEMU write its images back first.

@@ -19,7 +19,7 @@ from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
-from pytest_embedvm.driver import logs, react, stop
+from pytest_embedvm.driver import logs, react, stop, tpm
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
 from pytest_embedvm.driver.ownership import Ownership
@@ -97,7 +97,8 @@ def _spawn(
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
-        beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
+        companions = Companions(gate, outlives_parent=kept)
+        beside = Beside(machine.driver.networks.plug, companions, tpm.log_path(machine.root, machine.name))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
@@ -266,6 +267,7 @@ async def _give_up(running: Running, what: str) -> NoReturn:
             await running.process.wait()
     except TimeoutError:
         await running.process.kill()
+    running.companions.require_sound()
     # libvirt: qemuProcessReportLogError
     words = last_words(running) or f"it said nothing; its exit status is {running.process.returncode}"
     raise InternalError(f"{what}: {words}")

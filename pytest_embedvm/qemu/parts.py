@@ -8,9 +8,10 @@ line (-chardev -machine -accel -fsdev -tpmdev, up to QEMU 7.2 at least) is spell
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | Descriptor | None"
 Props: TypeAlias = Mapping[str, Json]
@@ -36,10 +37,15 @@ class Connect:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file or device node opened for reading, or for reading and writing."""
+    """A file or device node opened for reading, or for reading and writing.
+
+    `otherwise` is opened where it is not there; `fault` is what is said when it cannot be.
+    """
 
     path: str
     write: bool = False
+    otherwise: str | None = None
+    fault: str = "Failed to open file '{}'"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,21 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class Swtpm:
+    """One end of a socket pair whose other end is the control channel of a swtpm: a TPM of this version.
+
+    `state` is the directory of what it remembers, `banks` the hashes of its registers if they are to be others than
+    they were, `secret` the one whose value the state is encrypted with.
+    """
+
+    name: str
+    version: Literal["1.2", "2.0"]
+    state: str
+    banks: tuple[str, ...] = ()
+    secret: uuid.UUID | None = None
+
+
+@dataclass(frozen=True)
 class Card:
     """A unix socket bound at `path` and listening, to which `network` is connected: GUEST's card with this MAC."""
 
@@ -81,7 +102,7 @@ class Card:
     guest: str
 
 
-Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion
+Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Swtpm
 
 
 @dataclass(frozen=True)

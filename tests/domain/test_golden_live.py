@@ -48,6 +48,8 @@ class HostBelow(FakeHost):
         path.parent.mkdir(exist_ok=True)
         if kind == "nvram":
             make(path, "flash", "raw")
+        elif kind == "tpm":
+            path.mkdir()
         return str(path)
 
     def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
@@ -108,6 +110,14 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
         return "asks for KVM, which few machines that run tests have"
     if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
         return "this host has no /dev/vhost-vsock"
+    if "<tpm" in text and not shutil.which("swtpm"):
+        return "there is no swtpm"
+    if "type='passthrough'" in text and not Path("/dev/tpm0").exists():
+        return "this host has no TPM"
+    if "type='external'" in text:
+        return "nobody is there to be connected to"
+    if "<encryption" in text:
+        return "the secret is not there"
     if "cache='none'" in text or "<shareable" in text:
         try:
             os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))

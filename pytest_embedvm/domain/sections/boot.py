@@ -23,6 +23,9 @@ ARCHITECTURES: Final = tuple(
 )
 
 
+#: QEMU's own firmware for kernels that are booted directly; it has the tables below the first MiB.
+QBOOT: Final = "qboot.rom"
+
 _UNKNOWN_ARCHITECTURE: Final = Refusal("Unknown architecture {}", ConfigUnsupported)
 
 
@@ -92,11 +95,20 @@ class Os(Section):
                 origin=ErrorDomain.QEMU,
             )
 
+    def _crowds_out_acpi(self, context: Context) -> bool:
+        """Whether QEMU would put the initrd where SeaBIOS has the tables of ACPI: it counts on no log beside them."""
+        domain = context.domain
+        logs = any(device.has_firmware_log for device in domain.devices.all)
+        tables = domain.features is not None and domain.features.acpi
+        return logs and tables and self.loader is None and self.kernel is not None and self.initrd is not None
+
     def machine_props(self, context: Context) -> Mapping[str, Json]:
         return flash_props(self)
 
     def parts(self, context: Context) -> Iterable[Part]:
         yield from flash_parts(self)
+        if self._crowds_out_acpi(context):
+            yield option("-bios", QBOOT)
         # libvirt: qemuBuildBootCommandLine
         props: dict[str, Json] = {}
         if self.bootmenu:
