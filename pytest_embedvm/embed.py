@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
+from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.driver.uri import make_uri
 
-__all__ = ["Need", "deregister_events", "explain", "make_uri", "register_events"]
+__all__ = [
+    "Impairment",
+    "Need",
+    "NetworkFault",
+    "deafen",
+    "deregister_events",
+    "explain",
+    "heal",
+    "impair",
+    "impairments",
+    "make_uri",
+    "partition",
+    "register_events",
+    "set_link",
+]

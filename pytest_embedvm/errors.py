@@ -19,7 +19,7 @@ class EmbedError(Exception):
     raised it (`libvirtError.get_error_domain()`); each class has a default.
     """
 
-    code: ClassVar[ErrorNumber] = ErrorNumber.INTERNAL_ERROR
+    code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
     sentence: ClassVar[str] = "internal error: {}"
     default_origin: ClassVar[ErrorDomain] = ErrorDomain.QEMU
 
@@ -193,6 +193,22 @@ class NoNetwork(EmbedError):
     default_origin = ErrorDomain.NETWORK
 
 
+class NoSecret(EmbedError):
+    """No secret with this uuid or usage; or it is gone, or has no value."""
+
+    code = ErrorNumber.NO_SECRET
+    sentence = "Secret not found: {}"
+    default_origin = ErrorDomain.SECRET
+
+
+class InvalidSecret(EmbedError):
+    """The secret is there, and its value is not for this caller, or not what is needed."""
+
+    code = ErrorNumber.INVALID_SECRET
+    sentence = "Invalid secret: {}"
+    default_origin = ErrorDomain.SECRET
+
+
 class NoMetadata(EmbedError):
     """The requested metadata element is not there."""
 
@@ -256,3 +272,26 @@ class AgentUnresponsive(EmbedError):
 
     code = ErrorNumber.AGENT_UNRESPONSIVE
     sentence = "Guest agent is not responding: {}"
+
+
+class HostError(EmbedError):
+    """What the host's libvirt answered: its code, its error domain and its sentence, which is the detail."""
+
+    sentence = "{}"
+
+    def __init__(
+        self, detail: str, *, origin: ErrorDomain | None = None, code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
+    ) -> None:
+        super().__init__(detail, origin=origin)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_of_host, (type(self), self.detail, self.origin, self.code))
+
+
+def _rebuild_of_host(cls: type[HostError], detail: str, origin: ErrorDomain, code: ErrorNumber) -> HostError:
+    return cls(detail, origin=origin, code=code)
+
+
+class HostMissing(HostError):
+    """The host does not have it: libvirt-python, a libvirt daemon, an active network, a way into a bridge."""

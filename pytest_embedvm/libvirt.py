@@ -16,7 +16,6 @@ from pytest_embedvm.api.absent import (
     virNodeDevice,
     virNWFilter,
     virNWFilterBinding,
-    virSecret,
     virStoragePool,
     virStorageVol,
 )
@@ -46,6 +45,7 @@ from pytest_embedvm.api.event_loop import (
     virInitialize,
 )
 from pytest_embedvm.api.network import virNetwork
+from pytest_embedvm.api.secret import virSecret
 from pytest_embedvm.api.stream import virStream
 from pytest_embedvm.api.version import getVersion
 from pytest_embedvm.constants import *

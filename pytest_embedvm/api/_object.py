@@ -14,6 +14,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.events import Kind
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
 from pytest_embedvm.loop import LoopThread, to_its_end
 
@@ -91,7 +92,8 @@ class Session:
         self.closed = False
         self._ending = False
         self._pid = os.getpid()
-        self.callbacks: set[int] = set()
+        #: What it registered, and of which family each is.
+        self.callbacks: dict[int, type[Kind]] = {}
         self.lifecycle_callbacks: dict[object, int] = {}
         #: What is open behind its streams.
         self.pipes: set[Closable] = set()

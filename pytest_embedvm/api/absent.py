@@ -44,11 +44,6 @@ class virNWFilterBinding:
 
 
 @unsupported
-class virSecret:
-    """A secret."""
-
-
-@unsupported
 class virStoragePool:
     """A storage pool."""
 

@@ -60,14 +60,14 @@ def impact(flags: int) -> None:
         raise InvalidCall("Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive")
 
 
-def text(value: str | None, name: str, function: str) -> str:
+def text(value: str | None, name: str, function: str, origin: ErrorDomain = ErrorDomain.DOMAIN) -> str:
     """VALUE, which the C function may not be given as NULL.
 
     :raise InvalidCall: when it is None.
     :raise TypeError: when it is no string.
     """
     if value is None:
-        raise InvalidCall(f"{name} in {function} must not be NULL")
+        raise InvalidCall(f"{name} in {function} must not be NULL", origin=origin)
     if not isinstance(value, str):
         raise TypeError(f"{function}() argument '{name}' must be str or None, not {type(value).__name__}")
     return value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_embedvm.api._object import answering
-from pytest_embedvm.api.connect.event import event_kind
+from pytest_embedvm.api.connect.event import domain_event_kind
 from pytest_embedvm.constants import DomainEventID
 from pytest_embedvm.driver.driver import Driver
 
@@ -48,7 +48,7 @@ def register_events(
     :raise libvirtError: INVALID_ARG when there is no event EVENT_ID.
     """
     with answering():
-        registration = _Registration(Path(os.path.realpath(root)), event_kind(event_id), callback, opaque)
+        registration = _Registration(Path(os.path.realpath(root)), domain_event_kind(event_id), callback, opaque)
     number = next(_numbers)
     _registered[number] = registration
     return number
@@ -67,7 +67,7 @@ def checked(events: Iterable[EarlyEvent]) -> list[tuple[DomainEventID, Callable[
 
     :raise InvalidCall: when there is no such event.
     """
-    return [(event_kind(event_id), callback, opaque) for event_id, callback, opaque in events]
+    return [(domain_event_kind(event_id), callback, opaque) for event_id, callback, opaque in events]
 
 
 def attach(

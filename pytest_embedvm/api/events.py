@@ -1,4 +1,4 @@
-"""Domain events as libvirt-python's callbacks take them: one row per kind of event."""
+"""Events as libvirt-python's callbacks take them: one row per kind of event."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
-from pytest_embedvm.constants import DomainEventID
-from pytest_embedvm.driver.events import Event
+from pytest_embedvm.constants import DomainEventID, NetworkEventID, SecretEventID, StoragePoolEventID
+from pytest_embedvm.driver.events import Event, Kind
 
 Arguments = Callable[[Event], tuple[Any, ...]]
 
@@ -48,3 +48,28 @@ ARGUMENTS: Final[dict[DomainEventID, Arguments]] = {
     DomainEventID.JOB_COMPLETED: _fields("stats"),
     DomainEventID.METADATA_CHANGE: _fields("kind", "uri"),
 }
+
+NETWORK_ARGUMENTS: Final[dict[NetworkEventID, Arguments]] = {
+    NetworkEventID.EVENT_ID_LIFECYCLE: _fields("event", "detail"),
+}
+SECRET_ARGUMENTS: Final[dict[SecretEventID, Arguments]] = {
+    SecretEventID.LIFECYCLE: _fields("event", "detail"),
+    SecretEventID.VALUE_CHANGED: nothing,
+}
+STORAGE_POOL_ARGUMENTS: Final[dict[StoragePoolEventID, Arguments]] = {
+    StoragePoolEventID.LIFECYCLE: _fields("event", "detail"),
+    StoragePoolEventID.REFRESH: nothing,
+}
+
+
+def arguments_of(kind: Kind) -> Arguments:
+    """The row of KIND, whatever its family."""
+    match kind:
+        case DomainEventID():
+            return ARGUMENTS.get(kind, nothing)
+        case NetworkEventID():
+            return NETWORK_ARGUMENTS[kind]
+        case SecretEventID():
+            return SECRET_ARGUMENTS[kind]
+        case StoragePoolEventID():
+            return STORAGE_POOL_ARGUMENTS[kind]

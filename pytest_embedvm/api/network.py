@@ -12,6 +12,7 @@ from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
+from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.network.private import Leased, LiveNetwork, PrivateNetworks
 from pytest_embedvm.errors import NoNetwork
 
@@ -42,16 +43,18 @@ class virNetwork(LibvirtObject):
         self._session = conn._session
         self._identity = _obj
 
+    def _find(self, driver: Driver) -> LiveNetwork:
+        try:
+            return driver.networks.by_uuid(self._identity.uuid)
+        except NoNetwork:
+            number, name = self._identity.uuid, self._identity.name
+            # libvirt: networkObjFromNetwork
+            raise NoNetwork(f"no network with matching uuid '{number}' ({name})") from None
+
     def _ask(self, question: Callable[[PrivateNetworks, LiveNetwork], T]) -> T:
         async def ask() -> T:
-            networks = self._session.driver.networks
-            try:
-                network = networks.by_uuid(self._identity.uuid)
-            except NoNetwork:
-                number, name = self._identity.uuid, self._identity.name
-                # libvirt: networkObjFromNetwork
-                raise NoNetwork(f"no network with matching uuid '{number}' ({name})") from None
-            return question(networks, network)
+            driver = self._session.driver
+            return question(driver.networks, self._find(driver))
 
         return self._run(ask())
 
@@ -83,7 +86,7 @@ class virNetwork(LibvirtObject):
 
         :raise libvirtError: OPERATION_INVALID when it is active.
         """
-        self._ask(lambda _, network: network.start())
+        self._ask(PrivateNetworks.start)
         return 0
 
     @public("virNetworkDestroy", writes=True, origin=ErrorDomain.NETWORK)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
@@ -75,11 +75,14 @@ class Companions:
         argv: tuple[str, ...],
         stack: contextlib.AsyncExitStack,
         passed: contextlib.ExitStack,
+        *,
         said: IO[bytes] | None = None,
+        more: Sequence[int] = (),
     ) -> int:
         """Start a program that holds one end of a socket pair, and return the other; it ends after QEMU.
 
         :param said: what it says is added to it; None: kept in memory.
+        :param more: descriptors that it inherits, too.
         :raise SystemFailure: when it cannot be started.
         """
         said = said or stack.enter_context(memory_file(name))
@@ -91,7 +94,7 @@ class Companions:
             process = Process.spawn(
                 words,
                 output=said,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *more),
                 gate=self._gate,
                 outlives_parent=self._outlives_parent,
             )

@@ -10,20 +10,34 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from pytest_embedvm.driver import tpm
+from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.tpm import Tpms
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace, Swtpm
+from pytest_embedvm.qemu.parts import (
+    Card,
+    Companion,
+    Connect,
+    Descriptor,
+    Listen,
+    OpenFile,
+    Scratch,
+    SocketPlace,
+    Swtpm,
+    Tap,
+)
 
 BACKLOG: Final = 16
 
 
+#: What is there at once.
+OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace | Swtpm
 #: Connects a card to its network, until the stack is unwound.
 Plug = Callable[[Card, contextlib.AsyncExitStack], None]
 
@@ -34,13 +48,34 @@ class Beside:
 
     plug: Plug
     companions: Companions = field(default_factory=Companions)
-    #: Where its swtpm writes to.
-    tpm_log: Path = Path(os.devnull)
+    tpms: Tpms = field(default_factory=Tpms)
     files: list[Path] = field(default_factory=list)
+    #: The tap devices, by the MAC of the card.
+    taps: dict[str, str] = field(default_factory=dict)
+
+
+async def open_all(
+    wanted: Iterable[Descriptor], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> dict[str, int]:
+    """Open what the parts of a machine ask for; the numbers by the descriptors' names.
+
+    :param stack, passed, beside: as for `open_request`.
+    :raise SystemFailure, HostMissing: when something cannot be had.
+    """
+    numbers = {}
+    for descriptor in wanted:
+        if isinstance(descriptor.opens, Tap):
+            tap = await taps.open_tap(descriptor.opens)
+            passed.callback(os.close, tap.descriptor)
+            beside.taps[descriptor.opens.mac] = tap.name
+            numbers[descriptor.name] = tap.descriptor
+        else:
+            numbers[descriptor.name] = open_request(descriptor.opens, stack, passed, beside)
+    return numbers
 
 
 def open_request(
-    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+    request: OtherRequest, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
     """Open what a part of a machine asks for, and return its number.
 
@@ -76,7 +111,7 @@ def open_request(
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
         case Swtpm():
-            return tpm.serve(request, beside.tpm_log, beside.companions, stack, passed)
+            return beside.tpms.serve(request, beside.companions, stack, passed)
 
 
 def _listen(

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
-from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, DomainState, ErrorDomain
+from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, ErrorDomain
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
@@ -21,9 +20,11 @@ from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
-from pytest_embedvm.driver.events import Event, EventHub
+from pytest_embedvm.driver.events import Event
 from pytest_embedvm.driver.evidence import Evidence
+from pytest_embedvm.driver.filters import matches
 from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.hub import EventHub, Subject
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration.server import Server
 from pytest_embedvm.driver.network.private import PrivateNetworks
@@ -34,7 +35,7 @@ from pytest_embedvm.driver.restart.ids import Ids
 from pytest_embedvm.driver.restart.recording import Recordings
 from pytest_embedvm.driver.roots.lock import HeldInPassing
 from pytest_embedvm.driver.roots.root import Root
-from pytest_embedvm.driver.saving.save import has_managed
+from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
@@ -62,7 +63,8 @@ class Driver:
         self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
-        self.networks = PrivateNetworks()
+        self.secrets = PrivateSecrets(self.events)
+        self.networks = PrivateNetworks(self.events)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -123,7 +125,7 @@ class Driver:
 
     def _secondary(self) -> list[subdrivers.Subdriver]:
         """Those that QEMU's calls, in the order in which they are initialised."""
-        return [self.networks]
+        return [self.secrets, self.networks]
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT, and those that run there already.
@@ -293,7 +295,7 @@ class Driver:
     def machines(self, flags: int = 0) -> list[Machine]:
         """Those that match; each group of FLAGS that is given must be met by one of its flags."""
         self.require_own_process()
-        return [machine for machine in self.registry if _matches(machine, flags)]
+        return [machine for machine in self.registry if matches(machine, flags)]
 
     def by_id(self, domain_id: int) -> Machine:
         """:raise NoDomain: when no running machine has this id."""
@@ -352,36 +354,11 @@ async def _acquire(root: Root) -> None:
         await asyncio.sleep(PASSING_PAUSE_S)
 
 
-def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, machine: Machine) -> None:
-    """On the thread of the callbacks: what MACHINE's record says of undelivered events is old."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(recordings.mark, machine.name)
-
-
-def _matches(machine: Machine, flags: int) -> bool:
-    state = machine.status.state
-    managed = bool(flags & (List.MANAGEDSAVE | List.NO_MANAGEDSAVE)) and has_managed(machine)
-    other = state not in (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
-    # libvirt: virDomainObjMatchFilter; nothing autostarts, and there are no snapshots, checkpoints
-    groups = (
-        {List.ACTIVE: machine.active, List.INACTIVE: not machine.active},
-        {List.PERSISTENT: machine.persistent, List.TRANSIENT: not machine.persistent},
-        {
-            List.RUNNING: state is DomainState.RUNNING,
-            List.PAUSED: state is DomainState.PAUSED,
-            List.SHUTOFF: state is DomainState.SHUTOFF,
-            List.OTHER: other,
-        },
-        {List.MANAGEDSAVE: managed, List.NO_MANAGEDSAVE: not managed},
-        {List.AUTOSTART: False, List.NO_AUTOSTART: True},
-        {List.HAS_SNAPSHOT: False, List.NO_SNAPSHOT: True},
-        {List.HAS_CHECKPOINT: False, List.NO_CHECKPOINT: True},
-    )
-    for group in groups:
-        asked = [true for flag, true in group.items() if flags & flag]
-        if asked and not any(asked):
-            return False
-    return True
+def _note_delivery(loop: asyncio.AbstractEventLoop, recordings: Recordings, subject: Subject) -> None:
+    """On the thread of the callbacks: what a machine's record says of undelivered events is old."""
+    if isinstance(subject, Machine):
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(recordings.mark, subject.name)
 
 
 def _forget_in_child() -> None:

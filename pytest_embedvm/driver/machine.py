@@ -210,7 +210,7 @@ class Machine:
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         launched = launch(live, self._driver.host)
-        await tpm.prepare(self.root, live, launched, arriving=arriving is not None)
+        await tpm.of(self).prepare(launched, arriving=arriving is not None)
         planned = arriving.adapt(launched) if arriving else launched
         kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)

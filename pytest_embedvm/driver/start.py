@@ -18,10 +18,10 @@ from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
-from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
+from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
 from pytest_embedvm.driver import logs, react, stop, tpm
 from pytest_embedvm.driver.companions import Companions
-from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_all, open_request
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
@@ -68,7 +68,7 @@ async def start(
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, recording, ownership, stack, door=door)
+        running = await _spawn(machine, launch, recording, ownership, stack, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -83,7 +83,7 @@ async def start(
     stop.watch(machine, running)
 
 
-def _spawn(
+async def _spawn(
     machine: Machine,
     launch: Launch,
     recording: Recording,
@@ -98,10 +98,10 @@ def _spawn(
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
         companions = Companions(gate, outlives_parent=kept)
-        beside = Beside(machine.driver.networks.plug, companions, tpm.log_path(machine.root, machine.name))
+        beside = Beside(machine.driver.networks.plug, companions, tpm.of(machine))
         home = machine.root.runtime_directory(domain_id, machine.name)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
+        numbers = await open_all(launch.descriptors, stack, passed, beside)
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}
         if door:
@@ -112,6 +112,7 @@ def _spawn(
         found = ports(launch.parts)
         _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
+            learn_taps(machine.live, beside.taps)
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:

@@ -77,7 +77,7 @@ def _lack(need: Need, uri: Uri | None) -> str | None:
         return f"a root has no {need.driver} driver"
     if uri and _modes(uri)[need.driver] == "none":
         return f"this connection was opened with {need.driver}=none"
-    return None if need.driver == "network" else f"there is no private {need.driver} driver yet"
+    return None if need.driver in ("network", "secret") else f"there is no private {need.driver} driver yet"
 
 
 def _modes(uri: Uri) -> dict[str, Mode]:

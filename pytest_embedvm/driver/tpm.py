@@ -6,24 +6,32 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pytest_embedvm.constants import DomainUndefineFlagsValues, ErrorDomain
+from pytest_embedvm.constants import DomainUndefineFlagsValues, ErrorDomain, SecretUsageType
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.companions import Companions, last_words
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
+from pytest_embedvm.driver.secret.private import PrivateSecrets, wipe
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, OperationTimeout, SystemFailure
-from pytest_embedvm.files import write_atomically
+from pytest_embedvm.files import memory_file, write_atomically
 from pytest_embedvm.qemu.parts import Swtpm
 from pytest_embedvm.qemu.process import Process
 
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
 #: How long a new TPM, or other banks, may take to be made; two RSA keys are drawn.
 SETUP_TIMEOUT_S: Final = 60.0
+
+#: How a secret's value encrypts the state. libvirt: qemuTPMVirCommandSwtpmAddEncryption
+CIPHER: Final = "aes-256-cbc"
 
 #: Both say what is to become of the state.
 DECIDED: Final = DomainUndefineFlagsValues.TPM | DomainUndefineFlagsValues.KEEP_TPM
@@ -45,49 +53,129 @@ certserial = {directory}/certserial
 _OPTIONS = "--platform-manufacturer QEMU\n--platform-version 2.1\n--platform-model QEMU\n"
 
 
-def log_path(root: Root, name: str) -> Path:
-    """Where what is said by the TPM of domain NAME is written."""
-    # libvirt: qemuTPMEmulatorInitPaths
-    return root.place("swtpm-log") / f"{file_name(name)}-swtpm.log"
+@dataclass(frozen=True)
+class Tpms:
+    """Those of one machine. Without a root, as the defaults are, there is nobody to ask for secrets."""
 
+    root: Root | None = None
+    name: str = ""
+    uuid: uuid.UUID | None = None
+    secrets: PrivateSecrets | None = None
 
-async def prepare(root: Root, domain: Domain, launch: Launch, *, arriving: bool) -> None:
-    """Make the state of each TPM that LAUNCH has and that has none yet, and give it the banks that are asked for.
+    @property
+    def log(self) -> Path:
+        """Where what is said of it, and by it, is written."""
+        if self.root is None:
+            return Path(os.devnull)
+        # libvirt: qemuTPMEmulatorInitPaths
+        return self.root.place("swtpm-log") / f"{file_name(self.name)}-swtpm.log"
 
-    :param arriving: the guest brings its TPM's state along, so that there is nothing to be made.
-    :raise ConfigUnsupported: when the host lacks a program, or the state's place has a name that it cannot be told.
-    :raise InternalError: when swtpm_setup fails; with its own words.
-    :raise OperationTimeout: when it takes longer than 60 s.
-    """
-    # libvirt: qemuTPMEmulatorBuildCommand
-    for wanted in _emulated(launch):
-        if wanted.secret is not None:
-            raise ConfigUnsupported(f"there is no private secret driver yet, to ask for the secret '{wanted.secret}'")
-        state = Path(wanted.state)
-        if "," in wanted.state:
-            raise ConfigUnsupported(f"swtpm cannot be told of a directory with a comma in its name: '{wanted.state}'")
-        _require("swtpm")
-        made = _is_new(state)
-        root.directory(*state.relative_to(root.path).parts)
-        if arriving or not (made or wanted.banks):
-            continue
+    async def prepare(self, launch: Launch, *, arriving: bool) -> None:
+        """Make the state of each TPM of LAUNCH that has none yet, and give it the banks that are asked for.
+
+        :param arriving: the guest brings its TPM's state along, so that there is nothing to be made.
+        :raise ConfigUnsupported: when the host lacks a program, or a state's place has a name that it cannot be told.
+        :raise NoSecret: when the secret that encrypts the state is not there, or has no value.
+        :raise InternalError: when swtpm_setup fails; with its own words.
+        :raise OperationTimeout: when it takes longer than 60 s.
+        """
+        # libvirt: qemuTPMEmulatorBuildCommand
+        for wanted in (d.opens for d in launch.descriptors if isinstance(d.opens, Swtpm)):
+            state = Path(wanted.state)
+            if "," in wanted.state:
+                raise ConfigUnsupported(f"swtpm cannot be told of a directory with a comma in its name: '{state}'")
+            _require("swtpm")
+            made = _is_new(state)
+            self._root.directory(*state.relative_to(self._root.path).parts)
+            if arriving or not (made or wanted.banks):
+                continue
+            try:
+                await self._set_up(wanted, made=made)
+            except BaseException:
+                if made:
+                    shutil.rmtree(state, ignore_errors=True)
+                raise
+
+    async def _set_up(self, wanted: Swtpm, *, made: bool) -> None:
         if shutil.which("swtpm_setup") is None:
-            _do_without(root, domain, wanted)
-            continue
-        try:
-            await _set_up(root, domain, wanted, made=made)
-        except BaseException:
+            if wanted.banks:
+                _require("swtpm_setup")
+            self._root.log.about(self.name).info("its TPM has no endorsement key: there is no swtpm_setup")
+            return
+        with contextlib.ExitStack() as stack:
+            words = ["swtpm_setup", *_version(wanted), "--tpm-state", wanted.state]
+            # libvirt: qemuTPMEmulatorRunSetup, qemuTPMEmulatorReconfigure
             if made:
-                shutil.rmtree(state, ignore_errors=True)
-            raise
+                words += ["--vmid", f"{self.name}:{self.uuid}", "--createek", *_certificates(self._root)]
+                words += ["--lock-nvram", "--not-overwrite"]
+            else:
+                words += ["--reconfigure"]
+            if wanted.banks:
+                words += ["--pcr-banks", ",".join(wanted.banks)]
+            keys = self._keys(wanted, 1, stack)
+            for key in keys:
+                words += ["--pwdfile-fd", str(key), "--cipher", CIPHER]
+            await _run(words, keys, self.log)
+
+    def serve(
+        self, wanted: Swtpm, companions: Companions, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+    ) -> int:
+        """Start the swtpm that WANTED asks for; returns the other end of its control channel.
+
+        :raise SystemFailure: when it cannot be started.
+        :raise NoSecret: as `prepare` does.
+        """
+        # libvirt: qemuTPMEmulatorBuildCommand
+        words = ["swtpm", "socket", "--ctrl", "type=unixio,clientfd={fd}", "--terminate", *_version(wanted)]
+        words += ["--tpmstate", f"dir={wanted.state},mode=0600"]
+        keys = self._keys(wanted, 2, passed)
+        for option, key in zip(("--key", "--migration-key"), keys, strict=False):
+            words += [option, f"pwdfd={key},mode={CIPHER}"]
+        said = stack.enter_context(os.fdopen(logs.open_log(self.log), "r+b", buffering=0))
+        return companions.start(wanted.name, tuple(words), stack, passed, said=said, more=keys)
+
+    def _keys(self, wanted: Swtpm, count: int, stack: contextlib.ExitStack) -> list[int]:
+        """COUNT descriptors from which the passphrase can be read, each once; none where there is none."""
+        if wanted.secret is None:
+            return []
+        if self.secrets is None:
+            raise InternalError(f"there is nobody to ask for the secret '{wanted.secret}'")
+        secret = self.secrets.by_uuid(wanted.secret)
+        if secret.secret.usage_type != SecretUsageType.VTPM:
+            # libvirt: virSecretGetSecretString
+            kind = SecretUsageType(secret.secret.usage_type).name.lower()
+            raise ConfigUnsupported(
+                f"secret with uuid {secret.uuid} is of type '{kind}' not expected 'vtpm' type",
+                origin=ErrorDomain.SECRET,
+            )
+        value = self.secrets.value_for_machine(secret)
+        try:
+            files = [stack.enter_context(memory_file("vtpm")) for _ in range(count)]
+            for file in files:
+                file.write(value)
+                file.seek(0)
+        finally:
+            wipe(value)
+        return [file.fileno() for file in files]
+
+    @property
+    def _root(self) -> Root:
+        if self.root is None:
+            raise InternalError("a TPM without a root has no place for what it remembers")
+        return self.root
 
 
-def _emulated(launch: Launch) -> Iterator[Swtpm]:
-    return (descriptor.opens for descriptor in launch.descriptors if isinstance(descriptor.opens, Swtpm))
+def of(machine: Machine) -> Tpms:
+    """Those of MACHINE."""
+    return Tpms(machine.root, machine.name, machine.uuid, machine.driver.secrets)
 
 
 def _is_new(state: Path) -> bool:
     return not any(state.glob("*.permall"))
+
+
+def _version(wanted: Swtpm) -> tuple[str, ...]:
+    return ("--tpm2",) if wanted.version == "2.0" else ()
 
 
 def _require(program: str) -> None:
@@ -96,28 +184,11 @@ def _require(program: str) -> None:
         raise ConfigUnsupported(f"Unable to find '{program}' binary in $PATH", origin=ErrorDomain.NONE)
 
 
-def _do_without(root: Root, domain: Domain, wanted: Swtpm) -> None:
-    """Without swtpm_setup, swtpm makes a TPM, too: one that no manufacturer has signed, with all banks."""
-    if wanted.banks:
-        _require("swtpm_setup")
-    root.log.about(domain.name).info("its TPM has no endorsement key and no certificates: there is no swtpm_setup")
-
-
-async def _set_up(root: Root, domain: Domain, wanted: Swtpm, *, made: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        words = ["swtpm_setup", *(("--tpm2",) if wanted.version == "2.0" else ()), "--tpm-state", wanted.state]
-        # libvirt: qemuTPMEmulatorRunSetup, qemuTPMEmulatorReconfigure
-        if made:
-            words += ["--vmid", f"{domain.name}:{domain.uuid}", "--createek", *_certificates(root), "--lock-nvram"]
-            words += ["--not-overwrite"]
-        else:
-            words += ["--reconfigure"]
-        if wanted.banks:
-            words += ["--pcr-banks", ",".join(wanted.banks)]
-        path = log_path(root, domain.name)
-        log = stack.enter_context(os.fdopen(logs.open_log(path), "r+b", buffering=0))
+async def _run(words: list[str], inherited: list[int], path: Path) -> None:
+    """Run swtpm_setup, whose words go into the log at PATH."""
+    with os.fdopen(logs.open_log(path), "r+b", buffering=0) as log:
         start = os.fstat(log.fileno()).st_size
-        process = Process.spawn(words, output=log)
+        process = Process.spawn(words, output=log, pass_fds=inherited)
         try:
             async with asyncio.timeout(SETUP_TIMEOUT_S):
                 status = await process.wait()
@@ -146,24 +217,6 @@ def _certificates(root: Root) -> tuple[str, ...]:
         except OSError as error:
             raise SystemFailure(f"Failed to create file '{directory / name}': {error.strerror}") from error
     return "--config", f"{directory}/swtpm_setup.conf", "--create-ek-cert", "--create-platform-cert"
-
-
-def serve(
-    wanted: Swtpm,
-    log: Path,
-    companions: Companions,
-    stack: contextlib.AsyncExitStack,
-    passed: contextlib.ExitStack,
-) -> int:
-    """Start the swtpm that WANTED asks for, which writes into LOG; returns the other end of its control channel.
-
-    :raise SystemFailure: when it cannot be started.
-    """
-    # libvirt: qemuTPMEmulatorBuildCommand
-    words = ["swtpm", "socket", "--ctrl", "type=unixio,clientfd={fd}", "--tpmstate", f"dir={wanted.state},mode=0600"]
-    words += ["--terminate", *(("--tpm2",) if wanted.version == "2.0" else ())]
-    said = stack.enter_context(os.fdopen(logs.open_log(log), "r+b", buffering=0))
-    return companions.start(wanted.name, tuple(words), stack, passed, said)
 
 
 def check_flags(flags: int) -> None:

@@ -11,9 +11,11 @@ from pytest_embedvm.guest.errors import (
     GuestError,
     GuestFileError,
     GuestStopped,
+    NoCard,
     OutputTruncated,
     WaitTimeout,
 )
+from pytest_embedvm.guest.network import Network, Undo
 from pytest_embedvm.guest.shell import RunResult
 from pytest_embedvm.guest.vm import VM
 
@@ -28,8 +30,11 @@ __all__ = [
     "GuestError",
     "GuestFileError",
     "GuestStopped",
+    "Network",
+    "NoCard",
     "OutputTruncated",
     "RunResult",
+    "Undo",
     "WaitTimeout",
     "domain_xml",
 ]

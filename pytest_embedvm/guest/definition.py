@@ -27,12 +27,13 @@ def domain_xml(
     cmdline: str | None = None,
     disk: Path | None = None,
     disk_format: Literal["raw", "qcow2"] = "qcow2",
-    network: Literal["user", "private", "none"] = "user",
+    network: Literal["private", "user", "host", "none"] = "private",
 ) -> str:
     """A `<domain>` with a serial console, a channel for the guest agent and a source of randomness.
 
     :param cpu: the name of a CPU model, `host-passthrough` or `maximum`; None leaves it to QEMU.
-    :param network: `user` is QEMU's own NAT, `private` the network `default` of the domain's root.
+    :param network: `private` and `host` are the network `default` of the connection's network driver, `user` is
+        QEMU's own NAT.
     :param kernel: booted directly, with INITRD and CMDLINE; without one the disk boots.
     :param disk: written to: give a shared image an overlay.
     """
@@ -79,8 +80,8 @@ def _disk(devices: ET.Element, path: Path, image: str) -> None:
 
 
 def _interface(devices: ET.Element, network: str) -> None:
-    interface = ET.SubElement(devices, "interface", type="network" if network == "private" else "user")
-    if network == "private":
+    interface = ET.SubElement(devices, "interface", type="user" if network == "user" else "network")
+    if network != "user":
         ET.SubElement(interface, "source", network="default")
     ET.SubElement(interface, "model", type="virtio")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 #: How much of a command's outputs an error's message shows.
@@ -78,6 +78,14 @@ class GuestFileError(GuestError):
         self.path = path
         self.detail = detail
         super().__init__(f"{path}: {detail}")
+
+
+class NoCard(GuestError):
+    """A VM has not the network card that is meant; `vm` is its name."""
+
+    def __init__(self, vm: str, detail: str, cards: Iterable[str]) -> None:
+        self.vm = vm
+        super().__init__(f"{vm} {detail}; its network cards: {', '.join(cards) or 'none'}")
 
 
 class CommandFailed(GuestError):

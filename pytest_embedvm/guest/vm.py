@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.guest import files, power, shell
+from pytest_embedvm.guest import files, network, power, shell
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
 from pytest_embedvm.guest.files import Files
+from pytest_embedvm.guest.network import Direction, Network, Undo, Which
 from pytest_embedvm.guest.shell import Command, RunResult, Shell
 from pytest_embedvm.guest.transcript import Transcript
 from pytest_embedvm.guest.wait import Deadline, Watch, describe
@@ -213,3 +214,44 @@ class VM:
         :raise libvirtError: when it cannot be asked.
         """
         power.reboot(self.domain, self._watch, self._agent, Deadline(timeout))
+
+    @property
+    def network(self) -> Network:
+        """The private network that it is on.
+
+        :raise NoCard: when it is on none, or on several.
+        """
+        return network.network_of(self.domain)
+
+    def link(
+        self,
+        card: Which = None,
+        *,
+        up: bool | None = None,
+        delay: float | None = None,
+        jitter: float | None = None,
+        loss: float | None = None,
+        duplicate: float | None = None,
+        reorder: float | None = None,
+        seed: int | None = None,
+        direction: Direction = "both",
+    ) -> Undo:
+        """Pull the cable, or have frames come late, twice, or not; what is not named stays as it is.
+
+        `with vm.link(up=False):` puts back at the end what was there before; without `with` it lasts as long as the
+        machine. `up` works on every card, all else on those of private networks.
+
+        :param card: its MAC, or its number in the domain's XML; without it, all.
+        :param up: False takes the guest's carrier away.
+        :param delay: seconds that each frame takes, give or take up to JITTER; the share REORDER overtakes the others.
+        :param loss: the share of frames, 0 to 1, that is lost; DUPLICATE is the share that arrives twice.
+        :param seed: another number loses other frames; with one and the same, each run loses the same.
+        :param direction: `in` is what the guest receives, `out` what it sends.
+        :raise NoCard: when it has no such card.
+        :raise libvirtError: INVALID_ARG when a value cannot be one, OPERATION_UNSUPPORTED when a card is on no private
+            network.
+        """
+        wrong = {
+            "delay": delay, "jitter": jitter, "loss": loss, "duplicate": duplicate, "reorder": reorder, "seed": seed,
+        }  # fmt: skip
+        return network.change_link(self.domain, card, up, direction, wrong)

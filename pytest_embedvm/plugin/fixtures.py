@@ -46,12 +46,17 @@ def embedvm_machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 
 
 @pytest.fixture
-def embedvm_conn_factory(embedvm_machines: Machines) -> Callable[..., virConnect]:
+def embedvm_conn_factory(embedvm_machines: Machines, embedvm_domain_args: DomainArguments) -> Callable[..., virConnect]:
     """`embedvm_conn_factory(root=None)` opens a connection to a root of its own, as often as it is called.
 
-    `root` is a directory of the caller's choice; without one a new one is made under `tmp_path`.
+    `root` is a directory of the caller's choice; without one a new one is made under `tmp_path`. Whose networks,
+    secrets and storage pools it has is what the marker says.
     """
-    return embedvm_machines.open
+
+    def open_connection(root: str | Path | None = None) -> virConnect:
+        return embedvm_machines.open(embedvm_domain_args, root)
+
+    return open_connection
 
 
 @pytest.fixture

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import pytest
+
+from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, NetworkChoice, OwnChoice
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
 
 MARKER: Final = "embedvm"
-
-#: What can be chosen, where only a few words are possible.
-CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"network": ("user", "private", "none"), "secrets": ("private",)}
-
-#: Words that are understood and cannot be given yet.
-NOT_YET: Final[Mapping[str, tuple[str, ...]]] = {"network": ("host",), "secrets": ("host",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +25,10 @@ class DomainArguments:
     `memory` is in MiB. `image` is a raw or qcow2 disk; each machine writes to an overlay of its own, never to it.
     `kernel` and `initrd` replace the built-in guest's, `cmdline` is added to its kernel's command line. `timeout` is
     how many seconds the guest may take until it answers.
+
+    `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
+    (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
+    behind QEMU's own NAT (`user`), or nowhere.
     """
 
     memory: int = 256
@@ -39,8 +39,9 @@ class DomainArguments:
     kernel: str | Path | None = None
     initrd: str | Path | None = None
     cmdline: str | None = None
-    network: Literal["user", "private", "none"] = "user"
-    secrets: str = "private"
+    network: NetworkChoice = "private"
+    secrets: OwnChoice = "private"
+    storage: OwnChoice = "private"
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
@@ -55,11 +56,11 @@ KNOWN: Final = tuple(f.name for f in dataclasses.fields(DomainArguments))
 
 
 def arguments(item: pytest.Item) -> DomainArguments:
-    """What the markers of ITEM say, the closest to the test winning for each keyword."""
+    """What the markers of ITEM say, the closest to the test winning for each keyword; then the session's settings."""
     values: dict[str, Any] = {}
     for marker in item.iter_markers(MARKER):
         values = {**marker.kwargs, **values}
-    return DomainArguments(**values)
+    return DomainArguments(**{**item.config.stash[SETTINGS].choices, **values})
 
 
 def complaints(item: pytest.Item) -> Iterator[str]:
@@ -75,8 +76,6 @@ def _complaints(name: str, value: object) -> Iterator[str]:
     where = f"{name}={value!r}"
     if name not in KNOWN:
         yield f"{where}: unknown keyword '{name}'; it knows {', '.join(KNOWN)}"
-    elif value in NOT_YET.get(name, ()):
-        yield f"{where}: not available yet; possible is {' or '.join(CHOICES[name])}"
     elif name in CHOICES and value not in CHOICES[name]:
         yield f"{where}: possible is {' or '.join(CHOICES[name])}"
     elif name in ("memory", "vcpus") and not _is_positive(value, int):

@@ -17,7 +17,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
 from pytest_embedvm.driver.roots.root import Root
-from pytest_embedvm.driver.uri import make_uri
+from pytest_embedvm.driver.uri import make_uri, parse_uri
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
@@ -81,8 +81,8 @@ class Machines:
                 stack.callback(vm.close)
         self._connections.clear()
 
-    def open(self, root: str | Path | None = None) -> libvirt.virConnect:
-        """Open a connection to ROOT, or to a new root under the test's `tmp_path`.
+    def open(self, wanted: DomainArguments, root: str | Path | None = None) -> libvirt.virConnect:
+        """Open a connection to ROOT, or to a new root under the test's `tmp_path`, with the drivers that are WANTED.
 
         In the end a root that the plugin made is removed, another one keeps what is not the driver's.
         """
@@ -94,7 +94,7 @@ class Machines:
         self._roots.setdefault(path, path == self._folder / ROOT)
         if self._roots[path]:
             index.dispose(path)
-        connection = libvirt.open(make_uri(path))
+        connection = libvirt.open(_uri(path, wanted))
         self._connections.append(connection)
         return connection
 
@@ -161,7 +161,7 @@ class Machines:
         """One more VM that has booted and answers.
 
         :raise TypeError: when a keyword is not one of the marker's.
-        :raise ValueError: when its value cannot be one.
+        :raise ValueError: when its value cannot be one, or CONNECTION was not opened for it.
         """
         name = keywords.pop("name", None) or f"vm-{next(self._numbers)}"
         unknown = keywords.keys() - set(KNOWN)
@@ -171,9 +171,31 @@ class Machines:
             wanted = dataclasses.replace(wanted, **keywords)
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
+        _require_drivers(connection, wanted)
         vm = self.start(connection, xml or self.domain_xml(wanted, name))
         vm.wait_ready(timeout=wanted.timeout)
         return vm
+
+
+def _uri(root: Path, wanted: DomainArguments) -> str:
+    """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
+    network = "private" if wanted.network == "user" else wanted.network
+    return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
+
+
+def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) -> None:
+    """:raise ValueError: when WANTED is the host's where CONNECTION has the test's own, or the other way round."""
+    uri = parse_uri(connection.getURI())
+    for keyword, mode, asked in (
+        ("network", uri.network, wanted.network),
+        ("secrets", uri.secret, wanted.secrets),
+        ("storage", uri.storage, wanted.storage),
+    ):
+        if "host" in (mode, asked) and asked in ("private", "host") and mode != asked:
+            raise ValueError(
+                f"vm_factory({keyword}={asked!r}): its connection was opened with {mode!r}, and all of its VMs have "
+                f"the same; say it in the marker, or pass the connection= of another root"
+            )
 
 
 def _show(name: str, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
@@ -10,6 +11,16 @@ from typing import Final, Literal, cast, get_args
 import pytest
 
 Accel = Literal["auto", "kvm", "tcg"]
+NetworkChoice = Literal["private", "user", "host", "none"]
+OwnChoice = Literal["private", "host"]
+Missing = Literal["skip", "fail"]
+
+#: Whose a VM's networks, secrets and storage are, if no marker says it; each is an option and an ini value, too.
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "network": get_args(NetworkChoice),
+    "secrets": get_args(OwnChoice),
+    "storage": get_args(OwnChoice),
+}
 
 #: How the driver is told, here and in what the tests start.
 CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
@@ -33,6 +44,10 @@ class Settings:
     output: Path
     show_console: bool
     pause: bool
+    #: What the marker's `network`, `secrets` and `storage` are where it does not say.
+    choices: Mapping[str, str]
+    #: What becomes of a test that needs what the host does not have.
+    missing: Missing
     #: Where relative paths in markers begin.
     rootpath: Path
 
@@ -48,6 +63,8 @@ class Settings:
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
+            choices={name: _chosen(config, name, words) for name, words in CHOICES.items()},
+            missing=cast("Missing", _chosen(config, "missing", get_args(Missing))),
             rootpath=config.rootpath,
         )
 
@@ -57,6 +74,17 @@ def _accel(word: str) -> Accel:
         if word == known:  # argparse checks what is typed, and not what the environment says
             return cast("Accel", known)
     raise pytest.UsageError(f"{ACCEL_VARIABLE}={word}: it may be {', '.join(get_args(Accel))}")
+
+
+def _chosen(config: pytest.Config, name: str, words: tuple[str, ...]) -> str:
+    """What the option says, or else the ini value, or else the first of WORDS.
+
+    :raise pytest.UsageError: when the ini value is none of WORDS.
+    """
+    word = config.getoption(f"embedvm_{name}") or config.getini(f"embedvm_{name}") or words[0]
+    if word not in words:
+        raise pytest.UsageError(f"embedvm_{name}={word}: it may be {', '.join(words)}")
+    return str(word)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -97,3 +125,18 @@ def add_options(parser: pytest.Parser) -> None:
         help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
+    _add_choices(parser, group)
+
+
+def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+    for name, words, meaning in (
+        ("network", CHOICES["network"], "where VMs have their network card, and whose networks there are"),
+        ("secrets", CHOICES["secrets"], "whose secrets there are"),
+        ("storage", CHOICES["storage"], "whose storage pools there are"),
+        ("missing", get_args(Missing), "what becomes of a test that needs what this host's libvirt does not have"),
+    ):
+        marker = "" if name == "missing" else ", unless its marker says"
+        group.addoption(
+            f"--embedvm-{name}", choices=words, help=f"{meaning}{marker} (default: ini embedvm_{name}, or {words[0]})"
+        )
+        parser.addini(f"embedvm_{name}", default="", help=f"the same as --embedvm-{name} on each run")

@@ -102,7 +102,20 @@ class Card:
     guest: str
 
 
-Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Swtpm
+@dataclass(frozen=True)
+class Tap:
+    """A tap device of the host's, in `bridge`, for the card with this MAC; it ends with the last who has it open.
+
+    The kernel chooses the number for a `%d` in `name`. `vnet_header` is for virtio cards.
+    """
+
+    bridge: str
+    mac: str
+    name: str
+    vnet_header: bool
+
+
+Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Swtpm | Tap
 
 
 @dataclass(frozen=True)

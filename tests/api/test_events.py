@@ -10,7 +10,7 @@ import pytest
 
 from pytest_embedvm import constants, libvirt
 from pytest_embedvm.api import event_loop
-from pytest_embedvm.api.events import ARGUMENTS
+from pytest_embedvm.api.events import ARGUMENTS, arguments_of
 from pytest_embedvm.driver import events
 from tests.api.test_connect import failure
 from tests.fakes.driver import FakeDriver
@@ -193,7 +193,7 @@ def subclasses(cls: type) -> list[type]:
 )
 def test_every_event_of_the_drivers_has_a_row_that_fits(event: type[events.Event]) -> None:
     values = {field.name: 1 for field in dataclasses.fields(event)}
-    assert isinstance(ARGUMENTS[event.event_id](event(**values)), tuple)
+    assert isinstance(arguments_of(event.event_id)(event(**values)), tuple)
 
 
 def test_the_default_loop_returns_when_an_event_was_delivered(
@@ -223,7 +223,7 @@ def test_a_callback_that_cannot_be_found_again_is_the_caller_s_mistake(conn: lib
 
     with pytest.raises(TypeError, match="unhashable"):
         conn.domainEventRegister(Unhashable(), None)
-    assert conn._session.callbacks == set()
+    assert conn._session.callbacks == {}
 
 
 def test_the_default_loop_returns_without_events(monkeypatch: pytest.MonkeyPatch) -> None:

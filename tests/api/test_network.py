@@ -9,6 +9,7 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.embed import make_uri
+from tests.api.test_events import Calls
 
 XML = "<network><name>lab</name><uuid>11111111-1111-1111-1111-111111111111</uuid></network>"
 
@@ -87,3 +88,44 @@ def test_flags_that_nobody_knows(root: libvirt.virConnect) -> None:
     ):  # fmt: skip
         with pytest.raises(libvirt.libvirtError, match="unsupported flags"):
             call()
+
+
+def test_events_are_told_in_order(root: libvirt.virConnect) -> None:
+    every, of_lab, of_domains = Calls(), Calls(), Calls()
+    lifecycle = libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE
+    number = root.networkEventRegisterAny(None, lifecycle, every, "opaque")
+    root.domainEventRegister(of_domains, None)
+    lab = root.networkDefineXML(XML)
+    root.networkEventRegisterAny(lab, lifecycle, of_lab, None)
+    root.networkLookupByName("default").destroy()
+    lab.create()
+    lab.destroy()
+    lab.undefine()
+    defined, stopped = (libvirt.VIR_NETWORK_EVENT_DEFINED, 0), (libvirt.VIR_NETWORK_EVENT_STOPPED, 0)
+    started, undefined = (libvirt.VIR_NETWORK_EVENT_STARTED, 0), (libvirt.VIR_NETWORK_EVENT_UNDEFINED, 0)
+    told = [every.next() for _ in range(5)]
+    assert [(net.name(), event, detail) for _, net, event, detail, _ in told] == [
+        ("lab", *defined), ("default", *stopped), ("lab", *started), ("lab", *stopped), ("lab", *undefined),
+    ]  # fmt: skip
+    assert {(conn, opaque) for conn, *_, opaque in told} == {(root, "opaque")}
+    assert [of_lab.next()[2:4] for _ in range(3)] == [started, stopped, undefined]
+    assert of_domains.empty()
+    with pytest.raises(libvirt.libvirtError, match=f"could not find event callback {number} for deletion"):
+        root.domainEventDeregisterAny(number)  # it is a network's
+    root.networkEventDeregisterAny(number)
+    later = Calls()
+    root.networkEventRegisterAny(None, lifecycle, later, None)
+    root.networkCreateXML(XML).destroy()
+    assert [later.next()[2:4] for _ in range(2)] == [started, stopped]
+    assert every.empty()
+    with pytest.raises(libvirt.libvirtError, match="no network with matching uuid"):
+        root.networkEventRegisterAny(lab, lifecycle, print, None)
+
+
+def test_a_kind_of_event_that_is_none(root: libvirt.virConnect) -> None:
+    for number, message in (
+        (-1, "eventID in virConnectNetworkEventRegisterAny must be zero or greater"),
+        (9, "eventID in virConnectNetworkEventRegisterAny must be less than 1"),
+    ):
+        with pytest.raises(libvirt.libvirtError, match=message):
+            root.networkEventRegisterAny(None, number, print, None)

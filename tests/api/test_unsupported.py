@@ -32,7 +32,6 @@ def test_it_exists_and_says_that_it_is_not_supported(cls: str, name: str) -> Non
         ("storagePoolLookupByName", "STORAGE", "virStoragePoolLookupByName"),
         ("setKeepAlive", "DOMAIN", "virConnectSetKeepAlive"),
         ("changeBegin", "INTERFACE", "virInterfaceChangeBegin"),
-        ("listSecrets", "SECRET", "virConnectNumOfSecrets"),
     ],
 )
 def test_libvirts_own_answers(conn: libvirt.virConnect, method: str, origin: str, function: str) -> None:

@@ -16,7 +16,7 @@ from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
-from pytest_embedvm.driver.descriptors import Beside, open_request
+from pytest_embedvm.driver.descriptors import Beside, open_all
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
 from tests.domain.test_golden import CASES, GOLDEN
@@ -108,6 +108,8 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
     """Why a case cannot start here; None when it can."""
     if "type='kvm'" in text:
         return "asks for KVM, which few machines that run tests have"
+    if "<interface type='bridge'" in text:
+        return "needs a bridge of the host's"
     if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
         return "this host has no /dev/vhost-vsock"
     if "<tpm" in text and not shutil.which("swtpm"):
@@ -132,7 +134,7 @@ async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = {d.name: open_request(d.opens, stack, passed, Beside(no_network)) for d in launch.descriptors}
+            numbers = await open_all(launch.descriptors, stack, passed, Beside(no_network))
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(

@@ -21,7 +21,8 @@ from pytest_embedvm.constants import (
     DomainShutoffReason,
     DomainState,
 )
-from pytest_embedvm.driver.events import EventHub, Lifecycle
+from pytest_embedvm.driver.events import Lifecycle
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.errors import NoConnect, NoDomain, NoMetadata, OperationInvalid
 from pytest_embedvm.logs import HOST
 

@@ -6,25 +6,17 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from pytest_embedvm import libvirt
 from pytest_embedvm.embed import make_uri
 from pytest_embedvm.guest import VM
 
-ON_DEFAULT = '<interface type="network"><source network="default"/>'
+ON_DEFAULT = '<source network="default" />'
 DB = "52:54:00:00:00:0d"
 LAB = f"""<network><name>default</name><domain name='lab'/><mtu size='1400'/>
   <dns><host ip='10.9.0.77'><hostname>printer</hostname></host></dns>
   <ip address='10.9.0.1' prefix='24'><dhcp><range start='10.9.0.10' end='10.9.0.99'/>
     <host mac='{DB}' name='db' ip='10.9.0.200'/></dhcp></ip>
   <ip family='ipv6' address='fd00:9::1' prefix='64'/></network>"""
-
-
-@pytest.fixture
-def embedvm_domain_xml(embedvm_domain_xml: str) -> str:
-    assert '<interface type="user">' in embedvm_domain_xml
-    return embedvm_domain_xml.replace('<interface type="user">', ON_DEFAULT)
 
 
 def reaches(vm: VM, address: str) -> bool:
@@ -65,6 +57,7 @@ def test_guests_of_a_root_see_each_other_and_nothing_else(
     for connection in (embedvm_conn, elsewhere):
         connection.networkLookupByName("default").destroy()
         connection.networkDefineXML(LAB).create()
+    assert ON_DEFAULT in embedvm_domain_xml
     db_xml = embedvm_domain_xml.replace(ON_DEFAULT, f'{ON_DEFAULT}<mac address="{DB}"/>').replace(">vm<", ">db<")
     db = vm_factory(xml=db_xml)
     web = vm_factory(xml=embedvm_domain_xml)

@@ -126,3 +126,39 @@ def test_the_old_kind_and_a_transient_machine(
     assert len(states(embedvm_root)) == 1
     vm.domain.destroy()
     assert states(embedvm_root) == set()
+
+
+def test_what_it_remembers_is_encrypted_with_a_secret(tmp_path: Path, embedvm_domain_xml: str) -> None:
+    root = tmp_path / "root"
+    with libvirt.open(make_uri(root)) as connection:
+        secret = connection.secretDefineXML(
+            "<secret private='yes'><usage type='vtpm'><name>tpm</name></usage></secret>"
+        )
+        secret.setValue(b"correct horse battery staple")
+        encryption = f"<encryption secret='{secret.UUIDString()}'/>"
+        banks = "<active_pcr_banks><sha1/><sha512/></active_pcr_banks>"
+        xml = with_tpm(embedvm_domain_xml, TPM_2.format("tpm-tis", " persistent_state='yes'", encryption + banks))
+        domain = connection.defineXML(xml)
+        domain.create()
+        with booted(domain) as vm:
+            assert register(vm, bank="sha512") == "00" * 64
+            assert vm.run("ls /sys/class/tpm/tpm0").text.count("pcr-") == 2
+            define(vm)
+            write(vm)
+        domain.destroy()
+        (state,) = (root / "lib/swtpm" / domain.UUIDString()).glob("tpm2/*.permall")
+        assert NOTE not in state.read_bytes()
+        domain.create()
+        with booted(domain) as vm:
+            assert read(vm) == NOTE
+        domain.destroy()
+        secret.setValue(b"another")
+        with pytest.raises(libvirt.libvirtError, match="swtpm"):
+            domain.create()
+        secret.undefine()
+        with pytest.raises(libvirt.libvirtError, match="no secret with matching uuid"):
+            domain.create()
+        domain.undefine()
+        assert states(root) == {domain.UUIDString()}
+    said = [file.read_bytes() for file in root.rglob("*") if file.is_file()]
+    assert not any(b"correct horse" in content for content in said)

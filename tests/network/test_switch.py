@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_embedvm.network.partition import Deaf, Partition
 from pytest_embedvm.network.switch import MOST_ADDRESSES, Port, Switch
 
 A, B, C = (bytes((2, 0, 0, 0, 0, n)) for n in (1, 2, 3))
@@ -50,14 +51,6 @@ def test_who_moves_is_found_again(switch: Switch, ports: list[Port]) -> None:
     assert out(switch, c, A, C) == "b"
 
 
-@pytest.mark.parametrize("pulled", [0, 1])
-def test_a_pulled_cable_carries_nothing(switch: Switch, ports: list[Port], pulled: int) -> None:
-    a, b, _ = ports
-    out(switch, b, EVERYBODY, B)
-    ports[pulled].up = False
-    assert out(switch, a, B, A) == ""
-
-
 def test_a_port_that_is_gone_is_forgotten(switch: Switch, ports: list[Port]) -> None:
     a, b, _ = ports
     out(switch, b, EVERYBODY, B)
@@ -66,22 +59,42 @@ def test_a_port_that_is_gone_is_forgotten(switch: Switch, ports: list[Port]) -> 
 
 
 def test_a_partition_and_its_end(switch: Switch, ports: list[Port]) -> None:
-    a, b, c = ports
+    a, b, _ = ports
     inner = Port("i", inner=True)
     switch.plug(inner)
     out(switch, b, EVERYBODY, B)
-    switch.partition([[a], [b, c]])
+    switch.faults.append(Partition([["a"], ["b", "c"]]))
     assert out(switch, a, B, A) == ""
     assert out(switch, b, EVERYBODY, B) == "ci"
     assert out(switch, inner, EVERYBODY, C) == "abc"
-    switch.heal()
+    switch.faults.clear()
     assert out(switch, a, B, A) == "b"
 
 
 def test_the_rest_is_a_side_too(switch: Switch, ports: list[Port]) -> None:
     a, b, _ = ports
-    switch.partition([[a]])
+    switch.faults.append(Partition([["a"]]))
     assert out(switch, a, EVERYBODY, A) == ""
+    assert out(switch, b, EVERYBODY, B) == "c"
+
+
+def test_faults_add_up_and_may_be_one_way(switch: Switch, ports: list[Port]) -> None:
+    a, b, c = ports
+    switch.faults += [Deaf(["a"], ["b", "c"]), Partition([["c"]])]
+    assert out(switch, a, EVERYBODY, A) == ""
+    assert out(switch, b, EVERYBODY, B) == "a"
+    assert out(switch, c, EVERYBODY, C) == ""
+    del switch.faults[0]
+    assert out(switch, a, EVERYBODY, A) == "b"
+
+
+def test_who_comes_back_is_on_its_side_again(switch: Switch, ports: list[Port]) -> None:
+    a, b, _ = ports
+    switch.faults.append(Partition([["a"]]))
+    switch.unplug(a)
+    again = Port("a")
+    switch.plug(again)
+    assert out(switch, again, EVERYBODY, A) == ""
     assert out(switch, b, EVERYBODY, B) == "c"
 
 

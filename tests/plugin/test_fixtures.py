@@ -95,10 +95,42 @@ def test_values_are_checked_where_they_come_in(pytester: pytest.Pytester) -> Non
         [
             "E *ValueError: memory='1G': must be a whole number above 0 (MiB)",
             ">*vm_factory(network=\"wifi\")",
-            "E *ValueError: vm_factory(): network='wifi': possible is user or private or none",
+            "E *ValueError: vm_factory(): network='wifi': possible is private or user or host or none",
             "E *TypeError: vm_factory() knows name, xml, connection, memory, *; not memry",
         ]
     )  # fmt: skip
+
+
+def test_the_connection_has_what_the_marker_says(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def modes(*connections):
+            return [connection.getURI().partition("&")[2] for connection in connections]
+
+        @pytest.mark.embedvm(network="private")
+        def test_private(embedvm_conn, embedvm_conn_factory):
+            assert modes(embedvm_conn, embedvm_conn_factory()) == ["", ""]
+
+        @pytest.mark.embedvm(network="user")
+        def test_user(embedvm_conn, embedvm_conn_factory):
+            assert modes(embedvm_conn, embedvm_conn_factory()) == ["", ""]
+
+        @pytest.mark.embedvm(network="none")
+        def test_none(embedvm_conn, embedvm_conn_factory):
+            assert modes(embedvm_conn, embedvm_conn_factory()) == ["network=none"] * 2
+        """
+    )
+    pytester.runpytest("--embedvm").assert_outcomes(passed=3)
+
+
+def test_one_more_vm_has_the_drivers_of_its_connection(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(vm_factory): vm_factory(network='host')")
+    result = pytester.runpytest("--embedvm")
+    result.assert_outcomes(failed=1)
+    said = "vm_factory(network='host'): its connection was opened with 'private'"
+    result.stdout.fnmatch_lines([f"E *ValueError: {said}*"])
 
 
 def test_an_image_alone_is_what_boots(pytester: pytest.Pytester) -> None:

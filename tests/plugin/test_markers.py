@@ -39,9 +39,9 @@ def test_without_a_marker_there_are_defaults(pytester: pytest.Pytester) -> None:
     [
         ("memry=1", f"unknown keyword 'memry'; it knows {', '.join(KNOWN)}"),
         ("512", "takes keywords only, not 512"),
-        ("network='wifi'", "possible is user or private or none"),
-        ("network='host'", "not available yet; possible is user or private or none"),
-        ("secrets='host'", "not available yet; possible is private"),
+        ("network='wifi'", "possible is private or user or host or none"),
+        ("secrets='none'", "possible is private or host"),
+        ("storage='user'", "possible is private or host"),
         ("memory='1G'", r"must be a whole number above 0 \(MiB\)"),
         ("memory=True", r"must be a whole number above 0 \(MiB\)"),
         ("vcpus=0", "must be a whole number above 0"),
@@ -65,6 +65,47 @@ def test_a_wrong_marker_is_a_collection_error_that_says_what_is_possible(
     result = pytester.runpytest("--embedvm")
     result.assert_outcomes(errors=1)
     result.stdout.re_match_lines([rf".*test_wrong.py::test_it: .*{complaint}"])
+
+
+CHOICES = """
+import pytest
+
+def show(args): print("chosen", args.network, args.secrets, args.storage)
+
+def test_without(embedvm_domain_args): show(embedvm_domain_args)
+
+@pytest.mark.embedvm(network="none")
+def test_with(embedvm_domain_args): show(embedvm_domain_args)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ini", "options", "without", "marked"),
+    [
+        ("", (), "private private private", "none private private"),
+        ("embedvm_network = user\nembedvm_storage = host", (), "user private host", "none private host"),
+        ("embedvm_network = user", ("--embedvm-network", "host"), "host private private", "none private private"),
+        ("embedvm_secrets = host", ("--embedvm-secrets", "private"), "private private private", "none private private"),
+        ("", ("--embedvm-storage=host", "--embedvm-secrets=host"), "private host host", "none host host"),
+    ],
+    ids=["defaults", "ini", "option", "option back", "options"],
+)
+def test_the_marker_is_heard_before_the_option_and_that_before_the_ini_file(
+    pytester: pytest.Pytester, ini: str, options: tuple[str, ...], without: str, marked: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}")
+    pytester.makepyfile(CHOICES)
+    result = pytester.runpytest("--embedvm", "-s", *options)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"*chosen {without}*", f"*chosen {marked}*"])
+
+
+@pytest.mark.parametrize("name", ["network", "secrets", "storage", "missing"])
+def test_a_wrong_word_in_the_ini_file_is_an_error(pytester: pytest.Pytester, name: str) -> None:
+    pytester.makeini(f"[pytest]\nembedvm_{name} = wifi")
+    result = pytester.runpytest("--embedvm")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: embedvm_{name}=wifi: it may be *"])
 
 
 def test_a_wrong_marker_is_an_error_without_the_option_too(pytester: pytest.Pytester) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_embedvm.api._object import public
-from pytest_embedvm.api.connect._base import Base
+from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
 from pytest_embedvm.api.domain import virDomain
 from pytest_embedvm.api.domain._base import Identity
-from pytest_embedvm.api.event_loop import event_delivered
-from pytest_embedvm.api.events import ARGUMENTS, nothing
-from pytest_embedvm.constants import DomainEventID, ErrorDomain
+from pytest_embedvm.api.events import arguments_of
+from pytest_embedvm.constants import DomainEventID
 from pytest_embedvm.driver.events import Event, Lifecycle
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.errors import InvalidArgument, InvalidCall
 
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
@@ -25,7 +22,7 @@ Deliver = Callable[[virDomain, Event], Any]
 DomainCallback = Callable[["virConnect", virDomain, int, int, T], Any]
 
 
-class Events(Base):
+class Events(Callbacks):
     """domainEventRegister… and …Deregister….
 
     Callbacks run on a thread of the driver's, one after the other, in the order of the events. They may
@@ -49,22 +46,9 @@ class Events(Base):
 
         def callback(machine: Machine, event: Event) -> None:
             name = event.name if isinstance(event, Lifecycle) else machine.name
-            try:
-                deliver(self._domain(Identity(name, machine.uuid)), event)
-            finally:
-                event_delivered()
+            deliver(self._domain(Identity(name, machine.uuid)), event)
 
-        session, machine = self._session, None if dom is None else dom._machine()
-        number = session.driver.events.register(kind, machine, callback)
-        session.callbacks.add(number)
-        return number
-
-    def _forget(self, number: int) -> bool:
-        """Deregister; whether there was one. On the loop thread only."""
-        if number not in self._session.callbacks:
-            return False
-        self._session.callbacks.remove(number)
-        return self._session.driver.events.deregister(number)
+        return self._add_callback(kind, None if dom is None else dom._machine(), callback)
 
     def _register_domain_event(
         self, dom: virDomain | None, kind: DomainEventID, cb: Callable[..., Any], opaque: object, key: object = None
@@ -76,8 +60,8 @@ class Events(Base):
         return self._add(None, kind, self._delivering(kind, cb, opaque))
 
     def _delivering(self, kind: DomainEventID, cb: Callable[..., Any], opaque: object) -> Deliver:
-        arguments_of = ARGUMENTS.get(kind, nothing)
-        return lambda domain, event: cb(self, domain, *arguments_of(event), opaque)
+        arguments = arguments_of(kind)
+        return lambda domain, event: cb(self, domain, *arguments(event), opaque)
 
     @public("virConnectDomainEventRegisterAny")
     def domainEventRegisterAny(
@@ -90,7 +74,7 @@ class Events(Base):
 
         :raise libvirtError: NO_DOMAIN when DOM is gone.
         """
-        return self._register_domain_event(dom, event_kind(eventID), cb, opaque)
+        return self._register_domain_event(dom, domain_event_kind(eventID), cb, opaque)
 
     @public("virConnectDomainEventDeregisterAny")
     def domainEventDeregisterAny(self, callbackID: int) -> None:
@@ -99,18 +83,6 @@ class Events(Base):
         :raise libvirtError: INVALID_ARG when this connection has none with this number.
         """
         self._require_deregister(callbackID, "virConnectDomainEventDeregisterAny")
-
-    def _require_deregister(self, number: int, function: str) -> None:
-        if operator.index(number) < 0:
-            raise InvalidCall(f"callbackID in {function} must be zero or greater")
-        if not self._deregister(number):
-            raise InvalidArgument(f"could not find event callback {number} for deletion", origin=ErrorDomain.NONE)
-
-    def _deregister(self, number: int) -> bool:
-        async def deregister() -> bool:
-            return self._forget(number)
-
-        return self._run(deregister())
 
     @public("virConnectDomainEventRegister")
     def domainEventRegister(self, cb: DomainCallback[T], opaque: T) -> None:
@@ -140,13 +112,9 @@ class Events(Base):
         """Accepted."""
 
 
-def event_kind(number: int) -> DomainEventID:
-    """The kind of event that NUMBER stands for.
+def domain_event_kind(number: int) -> DomainEventID:
+    """The kind of event of domains that NUMBER stands for.
 
     :raise InvalidCall: when there is none.
     """
-    if operator.index(number) < 0:
-        raise InvalidCall("eventID in virConnectDomainEventRegisterAny must be zero or greater")
-    if number >= len(DomainEventID):
-        raise InvalidCall(f"eventID in virConnectDomainEventRegisterAny must be less than {len(DomainEventID)}")
-    return DomainEventID(number)
+    return event_kind(number, DomainEventID, "virConnectDomainEventRegisterAny")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
-from pytest_embedvm.api.connect._base import Base
+from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
 from pytest_embedvm.api.network import identify, virNetwork
 from pytest_embedvm.constants import ConnectListAllNetworksFlags as List
-from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags
+from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags, NetworkEventID
 from pytest_embedvm.driver.network.private import LiveNetwork, PrivateNetworks
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ EVERY_FILTER = List.ACTIVE | List.INACTIVE | List.PERSISTENT | List.TRANSIENT | 
 NETWORK = ErrorDomain.NETWORK
 
 
-class Networks(Base):
+class Networks(Callbacks):
     """network…, listAllNetworks and its kin."""
 
     def _network(self, search: Callable[[PrivateNetworks], LiveNetwork]) -> virNetwork:
@@ -117,6 +117,32 @@ class Networks(Base):
     def numOfDefinedNetworks(self) -> int:
         """How many are not active."""
         return len(self._names(List.INACTIVE))
+
+    @public("virConnectNetworkEventRegisterAny", origin=NETWORK)
+    def networkEventRegisterAny(
+        self, net: virNetwork | None, eventID: int, cb: Callable[..., Any], opaque: object
+    ) -> int:
+        """Have CB called for each event EVENTID (`VIR_NETWORK_EVENT_ID_*`) of NET, or of all networks.
+
+        CB takes (conn, net, event, detail, opaque) for a lifecycle event. Returns a number for
+        `networkEventDeregisterAny`.
+
+        :raise libvirtError: NO_NETWORK when NET is gone.
+        """
+        kind = event_kind(eventID, NetworkEventID, "virConnectNetworkEventRegisterAny")
+        find = None if net is None else net._find
+        return self._register_object_event(kind, find, self._wrap, cb, opaque)
+
+    @public("virConnectNetworkEventDeregisterAny", origin=NETWORK)
+    def networkEventDeregisterAny(self, callbackID: int) -> None:
+        """Have a callback called no more, from inside it too.
+
+        :raise libvirtError: INVALID_ARG when this connection has none with this number.
+        """
+        self._require_deregister(callbackID, "virConnectNetworkEventDeregisterAny", NetworkEventID)
+
+    def _wrap(self, network: LiveNetwork) -> virNetwork:
+        return virNetwork(cast("virConnect", self), identify(network))
 
 
 def _matching(networks: Iterable[LiveNetwork], wanted: List) -> list[LiveNetwork]:

@@ -106,10 +106,26 @@ class Interface(Device):
         self.mac = self.mac or context.host.new_mac()
         self.model = self.model or _default_model(context.capabilities)
         self.mtu = self.mtu or None
-        if self.target_dev and self.target_dev.startswith(_GENERATED):
-            self.target_dev = None  # libvirt: virDomainNetDefParseXML
+        self.forget_live()
         if self.driver and not self.is_virtio and self.driver.says_nothing:
             self.driver = None  # libvirt: virDomainNetDefFormat
+
+    def forget_live(self) -> None:
+        if self.target_dev and self.target_dev.startswith(_GENERATED):
+            self.target_dev = None  # libvirt: virDomainNetDefParseXML
+        if self.type == "network" and self.source:
+            self.source.bridge = None
+
+    @property
+    def bridge(self) -> str | None:
+        """The host's bridge that its card is in; of a network's, once `allocate` has said so."""
+        return self.source.bridge if self.source and self.type in ("bridge", "network") else None
+
+    def allocate(self, bridge: str) -> None:
+        """Its network is this BRIDGE of the host's, as long as the domain runs."""
+        # libvirt: virDomainNetAllocateActualDevice
+        if self.source:
+            self.source.bridge = bridge
 
     def check(self, context: Context) -> None:
         self._check_type()
@@ -129,8 +145,8 @@ class Interface(Device):
     def _check_type(self) -> None:
         if self.type in netdev.SOCKETS:
             netdev.check_sockets(self.type, self.source)
-        elif self.type == "network":
-            self._check_network()
+        elif self.type in ("bridge", "network"):
+            self._check_named(self.type)
         elif self.type != "user":
             raise ConfigUnsupported(f"<interface type='{self.type}'> is not supported", origin=ErrorDomain.QEMU)
         if self.type != "user" and (self.ips or self.forwards or self.backend):
@@ -139,13 +155,14 @@ class Interface(Device):
                 origin=ErrorDomain.QEMU,
             )
 
-    def _check_network(self) -> None:
-        if self.source is None or not self.source.network:
-            raise XMLError("Missing required attribute 'network' in element 'source'")
+    def _check_named(self, what: str) -> None:
+        """Its source is a network's or a bridge's name."""
+        if self.source is None or not getattr(self.source, what):
+            raise XMLError(f"Missing required attribute '{what}' in element 'source'")
         for name, value in vars(self.source).items():
-            if value is not None and name != "network":
+            if value is not None and name != what:
                 raise ConfigUnsupported(
-                    f"'{name}' of element <source> is not supported for <interface type='network'>",
+                    f"'{name}' of element <source> is not supported for <interface type='{self.type}'>",
                     origin=ErrorDomain.QEMU,
                 )
 
@@ -166,7 +183,7 @@ class Interface(Device):
             raise ConfigUnsupported(
                 f"setting MTU on interface type {self.type} is not supported yet", origin=ErrorDomain.QEMU
             )
-        if self.target_dev is not None:
+        if self.target_dev is not None and self.type != "bridge":
             raise ConfigUnsupported(
                 f"target dev='{self.target_dev}' is not supported for <interface type='{self.type}'>: "
                 "it has no device on the host",
@@ -206,6 +223,9 @@ class Interface(Device):
         yield self._nic(context)
 
     def _netdev(self, context: Context) -> NetdevPart:
+        if self.bridge:
+            context.capabilities.require_netdev("tap")
+            return netdev.tap(self.id, self.bridge, str(self.mac), self.target_dev, virtio=self.is_virtio)
         if self.type == "network" and self.source and self.source.network:
             context.capabilities.require_netdev("stream")
             path = context.host.path("net", context.domain.name, self.id)

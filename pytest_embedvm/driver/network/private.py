@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.constants import NetworkEventLifecycleType as Happened
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.host import random_mac
+from pytest_embedvm.driver.hub import EventHub
+from pytest_embedvm.driver.network.events import NetworkLifecycle
 from pytest_embedvm.driver.network.segment import Segment
 from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
@@ -168,7 +171,8 @@ class PrivateNetworks:
 
     name = "network"
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventHub) -> None:
+        self._events = events
         self._networks: dict[uuid.UUID, LiveNetwork] = {}
         self._root: Root | None = None
 
@@ -182,7 +186,7 @@ class PrivateNetworks:
             self._load(path)
         for network in self:
             if network.autostart:
-                network.start()
+                self.start(network)
 
     def _load(self, path: Path) -> None:
         try:
@@ -225,6 +229,7 @@ class PrivateNetworks:
         """
         network = self._add(definition.parse(xml), persistent=True)
         self._save(network)
+        self._tell(network, Happened.DEFINED)
         return network
 
     def create(self, xml: str) -> LiveNetwork:
@@ -233,8 +238,19 @@ class PrivateNetworks:
         :raise OperationFailed: when its name or uuid is taken.
         """
         network = self._add(definition.parse(xml), persistent=False)
-        network.start()
+        self.start(network)
         return network
+
+    def start(self, network: LiveNetwork) -> None:
+        """Have NETWORK exist for machines.
+
+        :raise OperationInvalid: when it does.
+        """
+        network.start()
+        self._tell(network, Happened.STARTED)
+
+    def _tell(self, network: LiveNetwork, what: Happened) -> None:
+        self._events.emit(network, NetworkLifecycle(what))
 
     def _add(self, described: Network, *, persistent: bool) -> LiveNetwork:
         definition.check(described)
@@ -280,7 +296,7 @@ class PrivateNetworks:
         """
         segment = self.by_name(card.network).require_segment()
         segment.gateway.call(card.mac, card.guest)
-        link = segment.plug(card.mac)
+        link = segment.plug(card.mac, card.guest)
         stack.callback(segment.unplug, link)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
@@ -307,12 +323,14 @@ class PrivateNetworks:
         network.persistent = network.autostart = False
         if not network.active:
             del self._networks[network.uuid]
+        self._tell(network, Happened.UNDEFINED)
 
     def destroy(self, network: LiveNetwork) -> None:
         """Stop NETWORK; one that is not defined is gone then."""
         network.stop()
         if not network.persistent:
             del self._networks[network.uuid]
+        self._tell(network, Happened.STOPPED)
 
     def set_autostart(self, network: LiveNetwork, *, on: bool) -> None:
         """Have NETWORK active, or not, when the root is opened next.

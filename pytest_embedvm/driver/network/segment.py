@@ -3,41 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from pytest_embedvm.driver.network.cable import Cable
 from pytest_embedvm.network.gateway import Gateway
+from pytest_embedvm.network.impairment import Lane
 from pytest_embedvm.network.switch import Port, Switch
 
 #: Sees each frame of a card, with whether the card sent it.
 Tap = Callable[[bytes, bool], None]
 
 
-@dataclass(frozen=True)
-class Impairment:
-    """What is wrong with a link, in each direction: seconds of delay, and the share of frames that are lost."""
+class _Lane:
+    """One direction of a link, on the loop's clock."""
 
-    delay: float = 0.0
-    loss: float = 0.0
+    def __init__(self, name: str, arrive: Callable[[list[bytes]], None]) -> None:
+        self.lane = Lane(name)
+        self._arrive = arrive
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, frames: list[bytes]) -> None:
+        if self.lane.idle:
+            self._arrive(frames)
+            return
+        now = asyncio.get_running_loop().time()
+        for frame in frames:
+            self.lane.enter(frame, now)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Let go on what has arrived, and be back for the next."""
+        loop = asyncio.get_running_loop()
+        self._stop_timer()
+        arrived = self.lane.arrived(loop.time())
+        if self.lane.next is not None:
+            self._timer = loop.call_at(self.lane.next, self._turn)
+        if arrived:
+            self._arrive(arrived)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+
+    def close(self) -> None:
+        """Lose what is under way."""
+        self._stop_timer()
+        self.lane.clear()
 
 
 class Link:
-    """A card's place on a segment."""
+    """A card's place on a segment: GUEST's with this MAC."""
 
-    def __init__(self, segment: Segment, name: str) -> None:
-        self.port = Port(name)
+    def __init__(self, segment: Segment, mac: str, guest: str) -> None:
+        self.port = Port(mac)
+        self.guest = guest
         self.taps: list[Tap] = []
-        self.impairment = Impairment()
         self._segment = segment
         self._cable: Cable | None = None
+        #: By the guest's name, which is the same in each run, so that what is lost is the same too.
+        self._outward = _Lane(f"from {guest}", lambda frames: segment.receive(self, frames))
+        self._inward = _Lane(f"to {guest}", self._deliver)
 
     @property
     def connected(self) -> bool:
         return self._cable is not None
+
+    @property
+    def outward(self) -> Lane:
+        """What the card sends."""
+        return self._outward.lane
+
+    @property
+    def inward(self) -> Lane:
+        """What is sent to the card."""
+        return self._inward.lane
 
     def connect(self, sock: socket.socket, on_lost: Callable[[], None]) -> None:
         """Have the card on SOCK here."""
@@ -45,11 +87,11 @@ class Link:
 
     def _received(self, frames: list[bytes]) -> None:
         self._watch(frames, sent=True)
-        self._impaired(frames, lambda whole: self._segment.receive(self, whole))
+        self._outward.send(frames)
 
     def send(self, frames: list[bytes]) -> None:
         """Have FRAMES reach the card."""
-        self._impaired(frames, self._deliver)
+        self._inward.send(frames)
 
     def _deliver(self, frames: list[bytes]) -> None:
         self._watch(frames, sent=False)
@@ -61,20 +103,13 @@ class Link:
             for frame in frames:
                 tap(frame, sent)
 
-    def _impaired(self, frames: list[bytes], then: Callable[[list[bytes]], None]) -> None:
-        wrong = self.impairment
-        if wrong.loss:
-            frames = [frame for frame in frames if random.random() >= wrong.loss]  # noqa: S311 - no secret
-        if wrong.delay:
-            asyncio.get_running_loop().call_later(wrong.delay, then, frames)
-        elif frames:
-            then(frames)
-
     def disconnect(self) -> None:
         """Take the card away; the place stays."""
         cable, self._cable = self._cable, None
         if cable is not None:
             cable.close()
+        for lane in (self._outward, self._inward):
+            lane.close()
         self._segment.switch.forget(self.port)
 
 
@@ -88,9 +123,9 @@ class Segment:
         self._inner = Port("gateway", inner=True)
         self.switch.plug(self._inner)
 
-    def plug(self, name: str) -> Link:
-        """A new place for a card called NAME."""
-        link = Link(self, name)
+    def plug(self, mac: str, guest: str) -> Link:
+        """A new place for GUEST's card with this MAC."""
+        link = Link(self, mac, guest)
         self.links[link.port] = link
         self.switch.plug(link.port)
         return link

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import DomainPausedReason
 from pytest_embedvm.domain import block, definition
-from pytest_embedvm.driver.events import EventHub
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.restart import pending, status
 from pytest_embedvm.driver.restart.record import Companion, Pending, Record
 from pytest_embedvm.driver.roots.root import Root
@@ -119,7 +119,7 @@ class Recording:
             status.write(self._path, self._record(self._running))
 
     def _undelivered(self, kept: bool) -> tuple[Pending, ...]:
-        return tuple(map(pending.write, self._events.undelivered(self._machine.name) if kept else ()))
+        return tuple(map(pending.write, self._events.undelivered(self._machine) if kept else ()))
 
     def remove(self) -> None:
         """Take it off the record."""

@@ -13,8 +13,8 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported
 
 Place = Literal[
-    "cache", "channel", "checkpoint", "config", "dump", "log", "nvram", "ram", "run", "save", "snapshot", "state",
-    "swtpm-log", "swtpm-run", "swtpm-state", "tls",
+    "cache", "channel", "checkpoint", "config", "dump", "log", "nvram", "ram", "run", "save", "secret-key", "secrets",
+    "snapshot", "state", "swtpm-log", "swtpm-run", "swtpm-state", "tls",
 ]  # fmt: skip
 
 # libvirt: virQEMUDriverConfigNew, for an embedded driver
@@ -29,6 +29,9 @@ PLACES: Final[dict[Place, tuple[str, ...]]] = {
     "ram": ("lib", "qemu", "ram"),
     "run": ("run", "qemu"),
     "save": ("lib", "qemu", "save"),
+    # libvirt: secretStateInitialize; its values are not encrypted
+    "secret-key": ("lib", "secrets"),
+    "secrets": ("etc", "secrets"),
     "snapshot": ("lib", "qemu", "snapshot"),
     "state": ("lib", "qemu"),
     "swtpm-log": ("log", "swtpm"),
@@ -46,10 +49,12 @@ FROM_THE_START: Final[tuple[Place, ...]] = (
 CACHE_LINK: Final = "cache/qemu"
 
 #: What only the driver writes, and a purge removes; the lock's directory is emptied last but for the record's.
-OURS: Final[tuple[Place, ...]] = ("config", "log", "swtpm-log", "swtpm-run", "swtpm-state", "run", "state")
+OURS: Final[tuple[Place, ...]] = (
+    "config", "secrets", "secret-key", "log", "swtpm-log", "swtpm-run", "swtpm-state", "run", "state",
+)  # fmt: skip
 
 #: Where files are written that are whole or not there, and one level below.
-WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "run", "state")
+WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "run", "secret-key", "secrets", "state")
 
 # libvirt: virQEMUDriverConfigNew, for a privileged driver
 _SYSTEM: Final = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")

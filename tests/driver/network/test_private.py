@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainCreateFlags
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.network.private import PrivateNetworks
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.errors import EmbedError, NoNetwork, OperationFailed, OperationInvalid
+from pytest_embedvm.logs import HOST
 from tests.driver import tiny
 from tests.driver.conftest import OpenDriver
 
@@ -20,7 +22,7 @@ XML = "<network><name>{}</name>{}</network>"
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[PrivateNetworks]:
-    networks = PrivateNetworks()
+    networks = PrivateNetworks(EventHub(HOST))
     await networks.initialize(privileged=False, root=Root(path))
     try:
         yield networks

@@ -11,10 +11,11 @@ from ipaddress import IPv4Address
 import pytest
 
 from pytest_embedvm.driver.network import cable
-from pytest_embedvm.driver.network.segment import Impairment, Link, Segment
+from pytest_embedvm.driver.network.segment import Link, Segment
 from pytest_embedvm.network import frames
 from pytest_embedvm.network.frames import Arp, Frame
 from pytest_embedvm.network.gateway import Gateway
+from pytest_embedvm.network.impairment import Impairment
 
 OURS = frames.mac("52:54:00:00:00:fe")
 A, B, C = (frames.mac(f"52:54:00:00:00:0{n}") for n in "123")
@@ -26,7 +27,7 @@ class Card:
     """QEMU's end of a cable."""
 
     def __init__(self, segment: Segment, name: str, stack: ExitStack) -> None:
-        self.link: Link = segment.plug(name)
+        self.link: Link = segment.plug(name, name)
         self.lost = asyncio.Event()
         self._socket, theirs = socket.socketpair()
         stack.callback(self._socket.close)
@@ -153,37 +154,55 @@ async def test_a_card_that_takes_nothing_stops_nobody(stack: ExitStack, monkeypa
     assert b.link._cable.dropped > 0
 
 
-async def test_a_pulled_cable_and_a_tap(stack: ExitStack) -> None:
+async def test_a_tap_sees_what_the_card_sends_and_gets(stack: ExitStack) -> None:
     _, a, b, c = make(stack)
     seen: list[tuple[bytes, bool]] = []
     b.link.taps.append(lambda data, sent: seen.append((data, sent)))
-    b.link.port.up = False
+    b.link.inward.impairment = Impairment(loss=1.0)
     await a.send(frame(frames.BROADCAST, A, b"1"))
     await c.receive()
-    b.link.port.up = True
+    b.link.inward.impairment, b.link.outward.impairment = Impairment(), Impairment(loss=1.0)
     await b.send(frame(frames.BROADCAST, B, b"2"))
-    assert await c.receive() == frame(frames.BROADCAST, B, b"2")
-    assert seen == [(frame(frames.BROADCAST, B, b"2"), True)]
+    await a.send(frame(frames.BROADCAST, A, b"3"))
+    assert await b.receive() == await c.receive() == frame(frames.BROADCAST, A, b"3")
+    # What the card was never given it has not seen; what it sent it has, wherever that went.
+    assert sorted(seen) == [(frame(frames.BROADCAST, A, b"3"), False), (frame(frames.BROADCAST, B, b"2"), True)]
 
 
 async def test_a_link_that_loses_everything(stack: ExitStack) -> None:
     _, a, b, c = make(stack)
-    b.link.impairment = Impairment(loss=1.0)
+    b.link.inward.impairment = Impairment(loss=1.0)
     await a.send(frame(frames.BROADCAST, A))
     assert await c.receive() == frame(frames.BROADCAST, A)
-    b.link.impairment = Impairment()
+    assert b.link.inward.lost == 1
+    b.link.inward.impairment = Impairment()
     assert await fence(b) == [frame(frames.BROADCAST, OURS, b"mark")]
 
 
-async def test_a_slow_link_delivers_later(stack: ExitStack) -> None:
+async def test_a_slow_link_delivers_later_and_in_order(stack: ExitStack) -> None:
     _, a, b, c = make(stack)
-    b.link.impairment = Impairment(delay=0.05)
-    await a.send(frame(frames.BROADCAST, A))
-    assert await c.receive() == frame(frames.BROADCAST, A)
-    b.link.impairment = Impairment()
+    b.link.inward.impairment = Impairment(delay=0.05)
+    sent = [frame(frames.BROADCAST, A, bytes((n,))) for n in range(5)]
+    began = asyncio.get_running_loop().time()
+    await a.send(*sent)
+    assert [await c.receive() for _ in sent] == sent
     mark = frame(frames.BROADCAST, OURS, b"mark")
     b.link._segment.inject([mark])
-    assert [await b.receive(), await b.receive()] == [mark, frame(frames.BROADCAST, A)]
+    b.link.inward.impairment = Impairment()
+    assert [await b.receive() for _ in range(6)] == [*sent, mark]
+    assert asyncio.get_running_loop().time() - began >= 0.05
+
+
+async def test_what_is_under_way_is_lost_with_the_card(stack: ExitStack) -> None:
+    _, a, b, c = make(stack)
+    b.link.inward.impairment = b.link.outward.impairment = Impairment(delay=300.0)
+    await a.send(frame(frames.BROADCAST, A))
+    assert await c.receive() == frame(frames.BROADCAST, A)
+    timer = b.link._inward._timer
+    assert timer
+    b.link.disconnect()
+    assert timer.cancelled()
+    assert b.link.inward.next is None
 
 
 async def test_a_segment_that_ends_hangs_up_on_all(stack: ExitStack) -> None:

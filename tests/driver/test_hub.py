@@ -8,10 +8,18 @@ from typing import cast
 
 import pytest
 
-from pytest_embedvm.constants import DomainEventID, DomainEventStoppedDetailType, DomainEventType
-from pytest_embedvm.driver import events
-from pytest_embedvm.driver.events import Event, EventHub, Lifecycle, Reboot, RtcChange
+from pytest_embedvm.constants import (
+    DomainEventID,
+    DomainEventStoppedDetailType,
+    DomainEventType,
+    NetworkEventID,
+    NetworkEventLifecycleType,
+)
+from pytest_embedvm.driver import hub as hubs
+from pytest_embedvm.driver.events import Event, Lifecycle, Reboot, RtcChange
+from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.network.events import NetworkLifecycle
 from pytest_embedvm.logs import HOST
 
 ONE, OTHER = cast("Machine", SimpleNamespace(name="one")), cast("Machine", SimpleNamespace(name="other"))
@@ -42,7 +50,7 @@ def delivery_threads() -> list[threading.Thread]:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hubs of this module share no thread with those of roots that are open elsewhere."""
-    monkeypatch.setattr(events, "_current", None)
+    monkeypatch.setattr(hubs, "_current", None)
     others.clear()
     others.update(delivery_threads())
 
@@ -70,6 +78,27 @@ def test_each_gets_its_kind_and_its_machine_in_order(hub: EventHub) -> None:
     delivered(hub)
     assert of_one == [RtcChange(n) for n in range(100)]
     assert everything == [pair for n in range(100) for pair in ((ONE, RtcChange(n)), (OTHER, RtcChange(-n)))]
+
+
+def test_families_that_count_alike_are_told_apart(hub: EventHub) -> None:
+    seen: list[Event] = []
+    network, stopped = SimpleNamespace(name="one"), NetworkLifecycle(NetworkEventLifecycleType.STOPPED)
+    hub.register(NetworkEventID.EVENT_ID_LIFECYCLE, None, lambda _, event: seen.append(event))
+    hub.emit(ONE, STOPPED)
+    hub.emit(network, stopped)
+    delivered(hub)
+    assert seen == [stopped]
+
+
+def test_what_waits_is_a_subjects_own(hub: EventHub) -> None:
+    class Network:
+        name = "one"
+
+    hub.hold()
+    hub.emit(ONE, STOPPED)
+    hub.emit(Network(), NetworkLifecycle(NetworkEventLifecycleType.STOPPED))
+    assert hub.undelivered(ONE) == [STOPPED]
+    hub.release()
 
 
 def test_a_callback_that_raises_is_logged_and_the_next_runs(hub: EventHub, caplog: pytest.LogCaptureFixture) -> None:
@@ -165,26 +194,26 @@ def test_what_is_held_is_told_to_those_who_register_before_the_release(hub: Even
     told: list[Event] = []
     hub.hold()
     hub.emit(ONE, STOPPED)
-    assert hub.undelivered("one") == [STOPPED]
+    assert hub.undelivered(ONE) == [STOPPED]
     hub.register(DomainEventID.LIFECYCLE, None, lambda _, event: told.append(event))
     hub.release()
     hub.release()
     delivered(hub)
     assert told == [STOPPED]
-    assert hub.undelivered("one") == []
+    assert hub.undelivered(ONE) == []
 
 
 def test_what_nobody_wants_is_not_pending(hub: EventHub) -> None:
     hub.register(DomainEventID.LIFECYCLE, None, lambda *_: None)
     hub.emit(ONE, Reboot())
-    assert hub.undelivered("one") == []
+    assert hub.undelivered(ONE) == []
     dropped: list[Machine] = []
     hub.on_delivered = dropped.append
     hub.hold()
     hub.emit(OTHER, Reboot())
     hub.release()
     assert dropped == [OTHER]
-    assert hub.undelivered("other") == []
+    assert hub.undelivered(OTHER) == []
 
 
 class Slow:
@@ -208,7 +237,7 @@ def test_a_drain_waits_for_the_callbacks_and_not_for_ever(hub: EventHub) -> None
     assert not asyncio.run(hub.drain(0.01))
     slow.go.set()
     assert asyncio.run(hub.drain(10))
-    assert hub.undelivered("one") == []
+    assert hub.undelivered(ONE) == []
 
 
 def test_what_waits_when_it_is_stopped_stays_undelivered(hub: EventHub) -> None:
@@ -218,12 +247,12 @@ def test_what_waits_when_it_is_stopped_stays_undelivered(hub: EventHub) -> None:
     hub.emit(ONE, STOPPED)
     assert slow.entered.wait(10)
     hub.emit(ONE, Reboot())
-    assert hub.undelivered("one") == [STOPPED, Reboot()]
+    assert hub.undelivered(ONE) == [STOPPED, Reboot()]
     hub.stop()
     slow.go.set()
     assert asyncio.run(hub.drain(10))
     assert slow.told == [STOPPED]
-    assert hub.undelivered("one") == [Reboot()]
+    assert hub.undelivered(ONE) == [Reboot()]
 
 
 def test_a_callback_knows_that_it_is_one(hub: EventHub) -> None:

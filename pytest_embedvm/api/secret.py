@@ -1,0 +1,113 @@
+"""A secret of a root."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_embedvm.api import arguments
+from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.unsupported import unsupported
+from pytest_embedvm.constants import ErrorDomain, SecretDefineFlags
+from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.secret.private import LiveSecret, PrivateSecrets
+from pytest_embedvm.errors import InvalidCall
+
+if TYPE_CHECKING:
+    from pytest_embedvm.api.connect import virConnect
+
+T = TypeVar("T")
+SECRET = ErrorDomain.SECRET
+NO_FLAGS = SecretDefineFlags(0)
+
+
+@dataclass(frozen=True)
+class SecretIdentity:
+    """What a virSecret keeps when its secret is gone."""
+
+    uuid: uuid.UUID
+    usage_type: int
+    usage_id: str
+
+
+def identify(secret: LiveSecret) -> SecretIdentity:
+    return SecretIdentity(secret.uuid, int(secret.secret.usage_type), secret.secret.usage_id)
+
+
+@unsupported
+class virSecret(LibvirtObject):
+    """A secret. Made by a connection; it is looked up anew at each call."""
+
+    def __init__(self, conn: virConnect, _obj: SecretIdentity) -> None:
+        self._conn = conn
+        self._session = conn._session
+        self._identity = _obj
+
+    def _find(self, driver: Driver) -> LiveSecret:
+        return driver.secrets.by_uuid(self._identity.uuid)
+
+    def _ask(self, question: Callable[[PrivateSecrets, LiveSecret], T]) -> T:
+        async def ask() -> T:
+            driver = self._session.driver
+            return question(driver.secrets, self._find(driver))
+
+        return self._run(ask())
+
+    def connect(self) -> virConnect:
+        """The connection it came from: the same object."""
+        return self._conn
+
+    def UUID(self) -> bytes:
+        """Its uuid, 16 bytes."""
+        return self._identity.uuid.bytes
+
+    def UUIDString(self) -> str:
+        """Its uuid, as text."""
+        return str(self._identity.uuid)
+
+    def usageType(self) -> int:
+        """What it is for: `VIR_SECRET_USAGE_TYPE_*`."""
+        return self._identity.usage_type
+
+    def usageID(self) -> str:
+        """Which of these it is for; empty for none."""
+        return self._identity.usage_id
+
+    @public("virSecretGetXMLDesc", origin=SECRET)
+    def XMLDesc(self, flags: int = 0) -> str:
+        """The secret as `<secret>`; its value is not in it."""
+        arguments.known(flags, NO_FLAGS, "secretGetXMLDesc", SECRET)
+        return self._ask(lambda _, secret: secret.xml)
+
+    @public("virSecretSetValue", writes=True, origin=SECRET)
+    def setValue(self, value: bytes | str, flags: int = 0) -> int:
+        """Give it a value, bytes of any kind; text is encoded as UTF-8.
+
+        :raise libvirtError: NO_SECRET when it is gone.
+        """
+        if value is None:
+            raise InvalidCall("value in virSecretSetValue must not be NULL", origin=SECRET)
+        arguments.known(flags, NO_FLAGS, "secretSetValue", SECRET)
+        raw = value.encode() if isinstance(value, str) else bytes(memoryview(value))
+        self._ask(lambda secrets, secret: secrets.set_value(secret, raw))
+        return 0
+
+    @public("virSecretGetValue", writes=True, origin=SECRET)
+    def value(self, flags: int = 0) -> bytes:
+        """Its value.
+
+        :raise libvirtError: INVALID_SECRET when it is private, NO_SECRET when it has none.
+        """
+        arguments.known(flags, NO_FLAGS, "secretGetValue", SECRET)
+        return self._ask(PrivateSecrets.value)
+
+    @public("virSecretUndefine", writes=True, origin=SECRET)
+    def undefine(self) -> int:
+        """Forget it and its value.
+
+        :raise libvirtError: NO_SECRET when it is gone.
+        """
+        self._ask(PrivateSecrets.undefine)
+        return 0

@@ -1,0 +1,102 @@
+"""What can be done to the cards of a machine that runs, and to their links."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.devices.interface import Interface
+from pytest_embedvm.driver.network.segment import Link
+from pytest_embedvm.errors import InvalidArgument, OperationInvalid, OperationUnsupported
+
+#: What a cable can be; libvirt: virDomainNetInterfaceLinkState
+State: TypeAlias = Literal["up", "down"]
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+    from pytest_embedvm.driver.running import Running
+    from pytest_embedvm.network.impairment import Impairment
+
+
+def card(machine: Machine, mac: str) -> Interface:
+    """The card of running MACHINE with this MAC.
+
+    :raise OperationInvalid: when it does not run.
+    :raise InvalidArgument: when it has none.
+    """
+    if machine.live is None:
+        raise OperationInvalid("domain is not running")
+    cards = [device for device in machine.live.devices.all if isinstance(device, Interface)]
+    for found in cards:
+        if found.mac == mac.lower():
+            return found
+    there = ", ".join(f"{found.id} ({found.mac})" for found in cards) or "none"
+    raise InvalidArgument(f"domain '{machine.name}' has no card with MAC address {mac}; it has {there}")
+
+
+async def set_link(running: Running, interface: Interface, state: State) -> None:
+    """Have the guest see a carrier at INTERFACE, or none; while there is none, nothing passes.
+
+    :raise CommandError: when QEMU refuses.
+    """
+    # libvirt: qemuDomainChangeNetLinkState
+    await running.monitor.execute("set_link", {"name": interface.id, "up": state == "up"})
+    interface.link = state
+
+
+async def set_link_of(machine: Machine, mac: str, state: State) -> None:
+    """`set_link` for the card with this MAC.
+
+    :raise OperationInvalid, InvalidArgument: as `card`.
+    """
+    async with machine.changing("set_link") as running:
+        interface = card(machine, mac)
+        if running is None:
+            raise OperationInvalid("domain is not running")
+        await set_link(running, interface, state)
+        machine.driver.recordings.mark(machine.name)
+
+
+def link(machine: Machine, mac: str) -> Link:
+    """The place on its network of the card with this MAC.
+
+    :raise OperationInvalid, InvalidArgument: as `card`.
+    :raise OperationUnsupported: when it is not on a network of the root's, or that was stopped under it.
+    """
+    interface = card(machine, mac)
+    name = interface.source.network if interface.type == "network" and interface.source else None
+    if name is None:
+        raise OperationUnsupported(
+            f"card {interface.id} ({mac}) of domain '{machine.name}' is on no network of the root's: "
+            f"its <interface> has type '{interface.type}'",
+            origin=ErrorDomain.NETWORK,
+        )
+    segment = next((network.segment for network in machine.driver.networks if network.name == name), None)
+    for found in segment.links.values() if segment else ():
+        if (found.port.name, found.guest) == (interface.mac, machine.name):
+            return found
+    raise OperationUnsupported(
+        f"card {interface.id} ({mac}) of domain '{machine.name}' has lost network '{name}', which was stopped",
+        origin=ErrorDomain.NETWORK,
+    )
+
+
+def impairments(machine: Machine, mac: str) -> tuple[Impairment, Impairment]:
+    """What is wrong with the link of the card with this MAC: with what comes in, and with what goes out.
+
+    :raise: as `link`.
+    """
+    found = link(machine, mac)
+    return found.inward.impairment, found.outward.impairment
+
+
+def impair(machine: Machine, mac: str, inward: Impairment, outward: Impairment) -> None:
+    """Let this be wrong with the link of the card with this MAC, and nothing else.
+
+    :raise InvalidArgument: also when a value cannot be one.
+    :raise: as `link`.
+    """
+    for impairment in (inward, outward):
+        impairment.check()
+    found = link(machine, mac)
+    found.inward.impairment, found.outward.impairment = inward, outward

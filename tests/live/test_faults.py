@@ -1,0 +1,87 @@
+"""What goes wrong with a network on purpose. The guests say that it does, and that it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from pytest_embedvm.guest import VM
+
+UNTIL_TIMEOUT_S = 60
+
+
+def reaches(vm: VM, address: str) -> bool:
+    return vm.run(["ping", "-c", "1", "-W", "2", address], check=False).returncode == 0
+
+
+def round_trip(vm: VM, address: str) -> float:
+    """The shortest of three, in seconds, as the guest saw it."""
+    text = vm.run(["ping", "-c", "3", "-W", "10", address]).text
+    found = re.search(r"min/avg/max = ([\d.]+)/", text)
+    assert found, text
+    return float(found[1]) / 1000
+
+
+def carrier(vm: VM) -> str:
+    return vm.run("cat /sys/class/net/eth0/carrier", check=False).text.strip()
+
+
+def address(vm: VM) -> str:
+    """What its network gave the guest, once the guest has it."""
+    mac = vm.run("cat /sys/class/net/eth0/address").text.strip()
+
+    def given() -> str | None:
+        found = [str(lease["ipaddr"]) for lease in vm.network.network.DHCPLeases(mac)]
+        return found[0] if found and f"inet {found[0]}/" in vm.run("ip addr show eth0").text else None
+
+    return vm.wait_until(given, timeout=UNTIL_TIMEOUT_S, message="an address") or ""
+
+
+@pytest.mark.embedvm(network="private", memory=128)
+def test_guests_that_are_torn_apart(vm_factory: Callable[..., VM], embedvm_domain_xml: str) -> None:
+    unplugged = embedvm_domain_xml.replace("<source network", "<link state='down'/><source network", 1)
+    c = vm_factory(xml=unplugged.replace(">vm<", ">c<"))
+    a, b = vm_factory(name="a"), vm_factory(name="b")
+
+    # A cable that is not in yet, is put in, and pulled.
+    c.wait_until(lambda: carrier(c) == "0", timeout=UNTIL_TIMEOUT_S, message="a card without a carrier")
+    c.link(up=True)
+    c.wait_until(lambda: carrier(c) == "1", timeout=UNTIL_TIMEOUT_S, message="a carrier")
+    at_a, at_b, at_c = map(address, (a, b, c))
+    assert reaches(a, at_c)
+    with c.link(up=False):
+        c.wait_until(lambda: carrier(c) == "0", timeout=UNTIL_TIMEOUT_S, message="the carrier's end")
+        assert not reaches(a, at_c)
+    c.wait_until(lambda: reaches(a, at_c), timeout=UNTIL_TIMEOUT_S, message="c, plugged in again")
+
+    # A partition stops those it parts, and no others; the network's own host is on both sides.
+    assert reaches(a, at_b)
+    with a.network.partition([a], [b, c]):
+        assert not reaches(a, at_b)
+        assert not reaches(b, at_a)
+        assert reaches(b, at_c)
+        assert reaches(a, "192.168.122.1") == reaches(b, "192.168.122.1")
+    assert reaches(a, at_b)
+
+    # One way only: b gets the questions, its answers are lost.
+    a.network.drop(b, to=a)
+    received = "cat /sys/class/net/eth0/statistics/rx_packets"
+    before = int(b.run(received).text)
+    assert not reaches(a, at_b)
+    assert int(b.run(received).text) > before
+    a.network.heal()
+    assert reaches(a, at_b)
+
+    # Late, and not at all.
+    with b.link(delay=0.2):
+        assert round_trip(a, at_b) >= 0.39  # there and back; a guest's clock is not the host's
+        assert reaches(a, at_c)
+    with b.link(loss=1, direction="in"):
+        assert not reaches(a, at_b)
+    with b.link(loss=0.5, seed=1):
+        text = a.run(["ping", "-c", "20", "-i", "0.2", "-W", "1", at_b], check=False).text
+        received = int(re.search(r"(\d+) packets received", text)[1])  # type: ignore[index]
+        assert 0 < received < 20
+    assert round_trip(a, at_b) > 0
