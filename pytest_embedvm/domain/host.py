@@ -24,7 +24,16 @@ class FirmwareImage:
     nvram_template: str | None
     loader_format: str = "raw"
     nvram_format: str = "raw"
-    secure: bool = False
+    requires_smm: bool = False
+
+
+@dataclass(frozen=True)
+class FirmwareWish:
+    """What a firmware is to be able to do, and what not; None: either is right."""
+
+    secure_boot: bool | None = None
+    enrolled_keys: bool | None = None
+    #: It keeps no variables.
     stateless: bool = False
 
 
@@ -53,8 +62,8 @@ class Host(Protocol):
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         """Where the file of this KIND that belongs to ITEM of DOMAIN lies; under the root, unless configured."""
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        """The UEFI firmware for a machine type.
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
+        """The first UEFI firmware for a machine type that is as WISH says.
 
         :raise OperationFailed: when the host has none that fits.
         """

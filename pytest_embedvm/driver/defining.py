@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_embedvm.constants import (
@@ -16,6 +17,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.domain.sections.firmware import STORE
 from pytest_embedvm.driver import nvram, persist, tpm
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
@@ -51,6 +53,14 @@ def undefine(machine: Machine, flags: int) -> None:
     if not machine.active:
         tpm.forget(machine.root, machine.definition, flags)
         machine.driver.registry.remove(machine)
+
+
+def forget(machine: Machine) -> None:
+    """The transient MACHINE has ended: remove what only its next start would need."""
+    if not machine.redefined:
+        # libvirt lets it lie; here the next machine of this name begins with variables of its own
+        nvram.forget(machine.definition, Path(machine.driver.host.path("nvram", machine.name, STORE)))
+    tpm.forget(machine.root, machine.definition)
 
 
 def _remove_managed_image(machine: Machine, flags: int) -> None:

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.roots.layout import PLACES
@@ -99,8 +99,8 @@ class EmbedHost:
             with contextlib.suppress(OSError):  # a log or a variable store stays in it, or it is gone
                 self._root.path.joinpath(*above, file_name(domain)).rmdir()
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
+        return firmware.find(self._root.log, arch, machine, wish)
 
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)

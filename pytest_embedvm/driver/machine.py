@@ -243,9 +243,9 @@ class Machine:
     def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
-        self._driver.host.clear_places(self.name)
         if not self.persistent:
-            tpm.forget(self.root, self.definition)
+            defining.forget(self)
+        self._driver.host.clear_places(self.name)
 
     async def destroy(self, flags: int = 0) -> None:
         """End it now; with GRACEFUL, let QEMU write its images back first.

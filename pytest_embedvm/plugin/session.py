@@ -121,6 +121,7 @@ class Machines:
             machine=wanted.machine,
             cpu=wanted.cpu,
             accelerator=accelerator,
+            firmware=wanted.firmware,
             kernel=system.kernel,
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
@@ -136,7 +137,8 @@ class Machines:
         if wanted.image:
             return _System(None, None, None)
         built = build_guest(default_cache_dir())
-        return _System(built.kernel, initrd or built.initrd, built.cmdline)
+        kernel = built.kernel if wanted.firmware == "bios" else built.packed_kernel
+        return _System(kernel, initrd or built.initrd, built.cmdline)
 
     def _file(self, keyword: str, path: str | Path) -> Path:
         """The user's file PATH, from pytest's rootdir on where it is relative."""

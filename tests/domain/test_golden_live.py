@@ -15,7 +15,7 @@ import pytest
 from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
-from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish
 from pytest_embedvm.driver.descriptors import Beside, open_all
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
@@ -52,11 +52,11 @@ class HostBelow(FakeHost):
             path.mkdir()
         return str(path)
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
         code, variables = self.root / "code.fd", self.root / "vars.fd"
         make(code, "flash", "raw")
         make(variables, "flash", "raw")
-        return FirmwareImage(str(code), str(variables), secure=secure_boot)
+        return FirmwareImage(str(code), str(variables), requires_smm=bool(wish.secure_boot))
 
 
 def make(path: Path, content: str, image_format: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.sections._base import Section
-from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, flash_parts, flash_props, settle
+from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, check, flash_parts, flash_props, settle
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.qemu.parts import Json, KeyvalPart, Part, option
 from pytest_embedvm.xml.mapping import At
@@ -94,6 +94,7 @@ class Os(Section):
                 f"Emulator '{context.domain.devices.emulator}' does not support os type '{self.type}'",
                 origin=ErrorDomain.QEMU,
             )
+        check(self, context)
 
     def _crowds_out_acpi(self, context: Context) -> bool:
         """Whether QEMU would put the initrd where SeaBIOS has the tables of ACPI: it counts on no log beside them."""
