@@ -116,6 +116,13 @@ class MissingTarget(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
+class NoDevice(EmbedError):
+    """The domain has no such device."""
+
+    code = ErrorNumber.DEVICE_MISSING
+    sentence = "device not found: {}"
+
+
 class InvalidArgument(EmbedError):
     """An argument of a call is out of its range."""
 

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.tpm import Tpms
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
@@ -27,6 +28,7 @@ from pytest_embedvm.qemu.parts import (
     Descriptor,
     Listen,
     OpenFile,
+    Request,
     Scratch,
     SocketPlace,
     Swtpm,
@@ -48,30 +50,41 @@ class Beside:
 
     plug: Plug
     companions: Companions = field(default_factory=Companions)
-    tpms: Tpms = field(default_factory=Tpms)
     files: list[Path] = field(default_factory=list)
     #: The tap devices, by the MAC of the card.
     taps: dict[str, str] = field(default_factory=dict)
+    tpms: Tpms = field(default_factory=Tpms)
+
+    def keep(self, path: Path, stack: contextlib.AsyncExitStack) -> None:
+        """The file at PATH goes with the machine, and is forgotten when STACK is unwound."""
+        self.files.append(path)
+        stack.callback(self.files.remove, path)
 
 
 async def open_all(
-    wanted: Iterable[Descriptor], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+    wanted: Iterable[Descriptor], holdings: Holdings, passed: contextlib.ExitStack, beside: Beside
 ) -> dict[str, int]:
     """Open what the parts of a machine ask for; the numbers by the descriptors' names.
 
-    :param stack, passed, beside: as for `open_request`.
     :raise SystemFailure, HostMissing: when something cannot be had.
     """
-    numbers = {}
-    for descriptor in wanted:
-        if isinstance(descriptor.opens, Tap):
-            tap = await taps.open_tap(descriptor.opens)
-            passed.callback(os.close, tap.descriptor)
-            beside.taps[descriptor.opens.mac] = tap.name
-            numbers[descriptor.name] = tap.descriptor
-        else:
-            numbers[descriptor.name] = open_request(descriptor.opens, stack, passed, beside)
-    return numbers
+    return {d.name: await open_one(d, holdings.stack(d.name), passed, beside) for d in wanted}
+
+
+async def open_one(
+    descriptor: Descriptor, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> int:
+    """Open what DESCRIPTOR asks for; its number.
+
+    :param stack, passed, beside: as for `open_request`.
+    :raise SystemFailure, HostMissing: when it cannot be had.
+    """
+    if not isinstance(descriptor.opens, Tap):
+        return open_request(descriptor.opens, stack, passed, beside)
+    tap = await taps.open_tap(descriptor.opens)
+    passed.callback(os.close, tap.descriptor)
+    beside.taps[descriptor.opens.mac] = tap.name
+    return tap.descriptor
 
 
 def open_request(
@@ -101,17 +114,38 @@ def open_request(
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Scratch(path):
             descriptor = _make_file(Path(path), stack)
             passed.callback(os.close, descriptor)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
         case Swtpm():
             return beside.tpms.serve(request, beside.companions, stack, passed)
+
+
+def adopt_request(request: Request, stack: contextlib.AsyncExitStack, beside: Beside) -> None:
+    """Answer for what an earlier process opened for a machine that still runs; a card is connected again.
+
+    :param stack: undoes what `open_request` would have had it undo.
+    """
+    match request:
+        case Card(path):
+            stack.callback(_drop, Path(path), beside)
+            beside.plug(request, stack)
+        case Listen(path) | SocketPlace(path) | Scratch(path):
+            stack.callback(_drop, Path(path), beside)
+        case Companion(name) | Swtpm(name):
+            beside.companions.end_with(name, stack)
+
+
+def _drop(path: Path, beside: Beside) -> None:
+    path.unlink(missing_ok=True)
+    if path in beside.files:
+        beside.files.remove(path)
 
 
 def _listen(
@@ -120,7 +154,7 @@ def _listen(
     sock = passed.enter_context(listen_unix(bound))
     for place in {bound, path}:
         stack.callback(remove_socket, place, bound.stat())
-        beside.files.append(place)
+        beside.keep(place, stack)
     return sock.fileno()
 
 

@@ -21,8 +21,10 @@ DEEPEST: Final = 200
 _PROTOCOL: Final = re.compile(r"[^/]*:")
 
 
-def check(live: Domain) -> None:
+def check(live: Domain, *, may_drop: bool = True) -> None:
     """Return if the files and devices of LIVE are there; a medium that is missing and optional is taken out of it.
+
+    :param may_drop: otherwise one that is optional must be there, too.
 
     LIVE is told what its images' headers name as backing files, so that QEMU opens what was looked at here.
 
@@ -35,7 +37,7 @@ def check(live: Domain) -> None:
     # libvirt: qemuDomainCheckDiskPresence, qemuDomainDetermineDiskChain
     for file in list(needed_files(live)):
         reason = _missing(file.path)
-        if reason and file.policy == "optional":
+        if reason and may_drop and file.policy == "optional":
             drop_medium(live, file)
         elif reason:
             raise SystemFailure(f"Cannot access storage file {_spell(file)}: {reason}", origin=ErrorDomain.STORAGE)

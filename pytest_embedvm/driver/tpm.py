@@ -7,18 +7,18 @@ import contextlib
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_embedvm.constants import DomainUndefineFlagsValues, ErrorDomain, SecretUsageType
+from pytest_embedvm.constants import DomainUndefineFlagsValues, ErrorDomain
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.companions import Companions, last_words
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
-from pytest_embedvm.driver.secret.private import PrivateSecrets, wipe
+from pytest_embedvm.driver.secret.sealing import Values
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, OperationTimeout, SystemFailure
 from pytest_embedvm.files import memory_file, write_atomically
 from pytest_embedvm.qemu.parts import Swtpm
@@ -55,12 +55,12 @@ _OPTIONS = "--platform-manufacturer QEMU\n--platform-version 2.1\n--platform-mod
 
 @dataclass(frozen=True)
 class Tpms:
-    """Those of one machine. Without a root, as the defaults are, there is nobody to ask for secrets."""
+    """Those of one machine. `secrets` are the values of those that encrypt what they remember."""
 
     root: Root | None = None
     name: str = ""
     uuid: uuid.UUID | None = None
-    secrets: PrivateSecrets | None = None
+    secrets: Values = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -75,7 +75,6 @@ class Tpms:
 
         :param arriving: the guest brings its TPM's state along, so that there is nothing to be made.
         :raise ConfigUnsupported: when the host lacks a program, or a state's place has a name that it cannot be told.
-        :raise NoSecret: when the secret that encrypts the state is not there, or has no value.
         :raise InternalError: when swtpm_setup fails; with its own words.
         :raise OperationTimeout: when it takes longer than 60 s.
         """
@@ -123,7 +122,6 @@ class Tpms:
         """Start the swtpm that WANTED asks for; returns the other end of its control channel.
 
         :raise SystemFailure: when it cannot be started.
-        :raise NoSecret: as `prepare` does.
         """
         # libvirt: qemuTPMEmulatorBuildCommand
         words = ["swtpm", "socket", "--ctrl", "type=unixio,clientfd={fd}", "--terminate", *_version(wanted)]
@@ -138,24 +136,10 @@ class Tpms:
         """COUNT descriptors from which the passphrase can be read, each once; none where there is none."""
         if wanted.secret is None:
             return []
-        if self.secrets is None:
-            raise InternalError(f"there is nobody to ask for the secret '{wanted.secret}'")
-        secret = self.secrets.by_uuid(wanted.secret)
-        if secret.secret.usage_type != SecretUsageType.VTPM:
-            # libvirt: virSecretGetSecretString
-            kind = SecretUsageType(secret.secret.usage_type).name.lower()
-            raise ConfigUnsupported(
-                f"secret with uuid {secret.uuid} is of type '{kind}' not expected 'vtpm' type",
-                origin=ErrorDomain.SECRET,
-            )
-        value = self.secrets.value_for_machine(secret)
-        try:
-            files = [stack.enter_context(memory_file("vtpm")) for _ in range(count)]
-            for file in files:
-                file.write(value)
-                file.seek(0)
-        finally:
-            wipe(value)
+        files = [stack.enter_context(memory_file("vtpm")) for _ in range(count)]
+        for file in files:
+            file.write(self.secrets[wanted.secret])
+            file.seek(0)
         return [file.fileno() for file in files]
 
     @property
@@ -165,9 +149,9 @@ class Tpms:
         return self.root
 
 
-def of(machine: Machine) -> Tpms:
+def of(machine: Machine, secrets: Values) -> Tpms:
     """Those of MACHINE."""
-    return Tpms(machine.root, machine.name, machine.uuid, machine.driver.secrets)
+    return Tpms(machine.root, machine.name, machine.uuid, secrets)
 
 
 def _is_new(state: Path) -> bool:

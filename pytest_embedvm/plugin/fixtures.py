@@ -5,9 +5,9 @@ Each rung can be used alone and overridden alone. Nothing heavy is imported befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,7 @@ __tracebackhide__ = True
 if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain
+    from pytest_embedvm.plugin.images import Images
     from pytest_embedvm.plugin.session import Machines
 
 
@@ -34,14 +35,43 @@ def embedvm_root(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def embedvm_machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machines]:
-    """Everything that one test starts; ends it, purges the roots, and checks that nothing stayed."""
+@pytest.fixture(scope="session")
+def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """What `image=` can name. `embedvm_images.register(name, …)` adds a file, or a function that prepares one.
+
+    Override it to register; or return a mapping of names to files or functions.
+    """
     if not request.config.stash[SETTINGS].enabled:
+        pytest.skip(SKIP_REASON)
+    from pytest_embedvm.plugin.images import Images
+
+    return Images(request.config, _shared(request.config, tmp_path_factory))
+
+
+def _shared(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
+    """A directory of this run that is the same in all workers of pytest-xdist."""
+    base = factory.getbasetemp()
+    return (base.parent if hasattr(config, "workerinput") else base) / "embedvm-images"
+
+
+@pytest.fixture
+def embedvm_machines(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    embedvm_images: Mapping[str, Any],
+) -> Iterator[Machines]:
+    """Everything that one test starts; ends it, purges the roots, and checks that nothing stayed."""
+    settings = request.config.stash[SETTINGS]
+    if not settings.enabled:
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
+    from pytest_embedvm.plugin.artifacts import CONNECTIONS
+    from pytest_embedvm.plugin.images import Images
     from pytest_embedvm.plugin.session import Machines
 
-    with Machines(request, tmp_path) as machines:
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory))
+    connections = request.node.stash.setdefault(CONNECTIONS, [])
+    with Machines(settings, connections, tmp_path, images) as machines:
         yield machines
 
 
@@ -84,9 +114,14 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 
 @pytest.fixture
-def embedvm_vm(embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_xml: str) -> VM:
+def embedvm_vm(
+    embedvm_machines: Machines,
+    embedvm_conn: virConnect,
+    embedvm_domain_xml: str,
+    embedvm_domain_args: DomainArguments,
+) -> VM:
     """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture

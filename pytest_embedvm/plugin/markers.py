@@ -17,15 +17,20 @@ __tracebackhide__ = True
 
 MARKER: Final = "embedvm"
 
+#: The kernel that is booted, with its initramfs, where no image is.
+BUILT_IN: Final = "built-in"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DomainArguments:
     """What the built-in domain XML is made of.
 
-    `memory` is in MiB. `image` is a raw or qcow2 disk; each machine writes to an overlay of its own, never to it.
-    `firmware` is what boots it; UEFI keeps its variables for each machine.
-    `kernel` and `initrd` replace the built-in guest's, `cmdline` is added to its kernel's command line. `timeout` is
-    how many seconds the guest may take until it answers.
+    `memory` is in MiB. `image` is a raw or qcow2 disk, or the name of one of `embedvm_images`; each machine
+    writes to an overlay of its own, never to it.
+    `kernel` and `initrd` replace the built-in guest's (which "built-in" asks for beside an image), `cmdline` is
+    added to its kernel's command line. `timeout` is how many seconds the guest may take until it answers.
+    `firmware` is what boots it; UEFI keeps its variables for each machine. `capture` writes what passes each network
+    card into a file, from the start on.
 
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
@@ -45,6 +50,7 @@ class DomainArguments:
     secrets: OwnChoice = "private"
     storage: OwnChoice = "private"
     timeout: float = 120.0
+    capture: bool = False
 
     def __post_init__(self) -> None:
         """:raise ValueError: when a value cannot be one; says what can."""
@@ -84,6 +90,8 @@ def _complaints(name: str, value: object) -> Iterator[str]:
         yield f"{where}: possible is {' or '.join(get_args(Firmware))}"
     elif name in ("memory", "vcpus") and not _is_positive(value, int):
         yield f"{where}: must be a whole number above 0" + (" (MiB)" if name == "memory" else "")
+    elif name == "capture" and not isinstance(value, bool):
+        yield f"{where}: must be True or False"
     elif name == "timeout" and not _is_positive(value, int, float):
         yield f"{where}: must be a number of seconds above 0"
     elif name in ("machine", "cpu", "cmdline") and not isinstance(value, str):

@@ -7,10 +7,11 @@ import errno
 import itertools
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import pytest
 
@@ -18,17 +19,20 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import EmbedError, SystemFailure
+from pytest_embedvm.errors import EmbedError, HostMissing, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
-from pytest_embedvm.plugin.artifacts import CONNECTIONS
+from pytest_embedvm.plugin.bases import Bases
 from pytest_embedvm.plugin.leaks import leftovers
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
-from pytest_embedvm.plugin.settings import SETTINGS
+from pytest_embedvm.plugin.markers import BUILT_IN, KNOWN, DomainArguments
+from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.qemu.cache import default_cache_dir
 from pytest_embedvm.qemu.image import create_overlay, image_format
+
+if TYPE_CHECKING:
+    from pytest_embedvm.plugin.images import Images
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -49,10 +53,17 @@ class _System(NamedTuple):
 class Machines:
     """The connections, roots and VMs of one test."""
 
-    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
-        self._settings = request.config.stash[SETTINGS]
+    def __init__(
+        self, settings: Settings, connections: list[libvirt.virConnect], folder: Path, images: Images | None = None
+    ) -> None:
+        """:param connections: told of each that is opened, and emptied in the end.
+        :param images: what `image=` may name.
+        """
+        self._settings = settings
         self._folder = folder.resolve()
-        self._connections = request.node.stash.setdefault(CONNECTIONS, [])
+        self._connections = connections
+        self._images = images
+        self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
         self._roots: dict[Path, bool] = {}
         self._vms: list[VM] = []
@@ -72,6 +83,7 @@ class Machines:
         stayed: list[str] = []
         with ExitStack() as stack:
             stack.callback(_complain, stayed)
+            stack.callback(self._check_bases)
             stack.callback(shutil.rmtree, self._disks, ignore_errors=True)
             for root, ours in self._roots.items():
                 stack.callback(_remove, root, stayed, ours=ours)
@@ -94,9 +106,25 @@ class Machines:
         self._roots.setdefault(path, path == self._folder / ROOT)
         if self._roots[path]:
             index.dispose(path)
-        connection = libvirt.open(_uri(path, wanted))
+        with self._if_the_host_has_it():
+            connection = libvirt.open(_uri(path, wanted))
         self._connections.append(connection)
         return connection
+
+    @contextmanager
+    def _if_the_host_has_it(self) -> Iterator[None]:
+        """Skip the test, or fail it, as was chosen, when what it wants of the host's is not there."""
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            if not isinstance(error.__context__, HostMissing):
+                raise
+            why = f"needs the host's libvirt: {error}"
+        else:
+            return
+        if self._settings.missing == "fail":
+            pytest.fail(f"{why} (--embedvm-missing fail)", pytrace=False)
+        pytest.skip(why)
 
     def domain_xml(self, wanted: DomainArguments, name: str = "vm") -> str:
         """The XML of the built-in guest, or of the user's own kernel or image, as WANTED.
@@ -111,34 +139,52 @@ class Machines:
         except EmbedError as error:
             raise error.with_traceback(None) from None  # how it was found out is of no interest to the test
 
+    def prepared_xml(self, wanted: DomainArguments, disk: Path | None, *, boots: bool) -> str:
+        """The same of a machine that writes to DISK, a qcow2 image, itself; without BOOTS the built-in guest boots."""
+        system = _System(None, None, None) if boots and not wanted.kernel else self._system(wanted)
+        return self._xml(wanted, "prepare", system, disk)
+
     def _domain_xml(self, wanted: DomainArguments, name: str) -> str:
-        accelerator = machine.accelerator(self._settings.accel)
-        system = self._system(wanted)
+        disk = self._overlay(self._image(wanted.image), name) if wanted.image else None
+        return self._xml(wanted, name, self._system(wanted), disk)
+
+    def _xml(self, wanted: DomainArguments, name: str, system: _System, disk: Path | None) -> str:
         return domain_xml(
             name,
             memory_mib=wanted.memory,
             vcpus=wanted.vcpus,
             machine=wanted.machine,
             cpu=wanted.cpu,
-            accelerator=accelerator,
+            accelerator=machine.accelerator(self._settings.accel),
             firmware=wanted.firmware,
             kernel=system.kernel,
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
-            disk=self._overlay(self._file("image", wanted.image), name) if wanted.image else None,
+            disk=disk,
             network=wanted.network,
         )
 
     def _system(self, wanted: DomainArguments) -> _System:
         """What is booted directly; nothing for an image without a kernel beside it."""
         initrd = self._file("initrd", wanted.initrd) if wanted.initrd else None
-        if wanted.kernel:
+        if wanted.kernel and wanted.kernel != BUILT_IN:
             return _System(self._file("kernel", wanted.kernel), initrd, OWN_CMDLINE)
-        if wanted.image:
+        if wanted.image and not wanted.kernel:
             return _System(None, None, None)
         built = build_guest(default_cache_dir())
         kernel = built.kernel if wanted.firmware == "bios" else built.packed_kernel
         return _System(kernel, initrd or built.initrd, built.cmdline)
+
+    def _image(self, image: str | Path) -> Path:
+        """What IMAGE names: one of `embedvm_images`, else a file."""
+        if self._images and isinstance(image, str) and image in self._images:
+            return self._file("image", self._images[image])
+        try:
+            return self._file("image", image)
+        except FileNotFoundError as error:
+            if self._images:
+                error.strerror = f"{error.strerror}, and embedvm_images knows only {', '.join(self._images)}"
+            raise
 
     def _file(self, keyword: str, path: str | Path) -> Path:
         """The user's file PATH, from pytest's rootdir on where it is relative."""
@@ -150,12 +196,20 @@ class Machines:
     def _overlay(self, base: Path, name: str) -> Path:
         self._disks.mkdir(mode=0o700, exist_ok=True)
         overlay = self._disks / f"{name}-{next(self._numbers)}.qcow2"
+        self._bases.use(base, name)
         create_overlay(base, overlay, image_format(base))
         return overlay
 
-    def start(self, connection: libvirt.virConnect, xml: str) -> VM:
+    def _check_bases(self) -> None:
+        changed = list(self._bases.changes())
+        if changed:
+            pytest.fail("embedvm: " + "; ".join(changed), pytrace=False)
+
+    def start(self, connection: libvirt.virConnect, xml: str, *, capture: bool = False) -> VM:
         """A VM that runs; nobody has waited for its guest."""
-        vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None)
+        show = _show if self._settings.show_console else None
+        with self._if_the_host_has_it():
+            vm = VM.boot(connection, xml, show=show, capture=capture)
         self._vms.append(vm)
         return vm
 
@@ -174,7 +228,7 @@ class Machines:
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
-        vm = self.start(connection, xml or self.domain_xml(wanted, name))
+        vm = self.start(connection, xml or self.domain_xml(wanted, name), capture=wanted.capture)
         vm.wait_ready(timeout=wanted.timeout)
         return vm
 

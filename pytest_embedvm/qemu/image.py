@@ -119,14 +119,26 @@ def create_overlay(base: Path, overlay: Path, base_format: Format) -> None:
     name = os.fsencode(base.absolute())
     if len(name) > _NAME_BYTES:
         raise InvalidArgument(f"the path of a base image may have {_NAME_BYTES} bytes: {base}")
-    size = virtual_size(base, base_format)
+    _create(overlay, virtual_size(base, base_format), name, base_format)
+
+
+def create_blank(path: Path, size: int) -> None:
+    """Make at PATH a qcow2 image, 0600, of a disk of SIZE bytes, a multiple of 512, that holds zeros.
+
+    :raise InvalidArgument: when that is too large.
+    :raise OSError: when PATH exists or cannot be written.
+    """
+    _create(path, size)
+
+
+def _create(path: Path, size: int, base: bytes = b"", base_format: Format = "raw") -> None:
     entries = -(-size // _L1_SPAN)
     if entries * _ENTRY > _L1_BYTES:
-        raise InvalidArgument(f"{base} is too large a disk for an overlay: {size} bytes")
+        raise InvalidArgument(f"{size} bytes are too large a disk for the qcow2 image {path}")
     clusters = _BEFORE_L1 + max(1, -(-entries * _ENTRY // _CLUSTER))
-    descriptor = os.open(overlay, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(_header(name, base_format, size, entries))
+        file.write(_header(base, base_format, size, entries))
         file.seek(_CLUSTER)
         file.write(struct.pack(">Q", 2 * _CLUSTER))
         file.seek(2 * _CLUSTER)
@@ -137,9 +149,10 @@ def create_overlay(base: Path, overlay: Path, base_format: Format) -> None:
 def _header(name: bytes, base_format: Format, size: int, entries: int) -> bytes:
     word = base_format.encode()
     padded = word.ljust(-(-len(word) // _ENTRY) * _ENTRY, b"\0")
-    extensions = _EXTENSION.pack(_BACKING_FORMAT, len(word)) + padded + _EXTENSION.pack(0, 0)
+    backing_format = _EXTENSION.pack(_BACKING_FORMAT, len(word)) + padded if name else b""
+    extensions = backing_format + _EXTENSION.pack(0, 0)
     fields = (
-        *(MAGIC, _VERSION, _HEADER.size + len(extensions), len(name), _CLUSTER_BITS, size, 0),
+        *(MAGIC, _VERSION, _HEADER.size + len(extensions) if name else 0, len(name), _CLUSTER_BITS, size, 0),
         *(entries, _BEFORE_L1 * _CLUSTER, _CLUSTER, 1, 0, 0, 0, 0, 0, _REFCOUNT_ORDER, _HEADER.size),
     )
     return _HEADER.pack(*fields) + extensions + name

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_embedvm.errors import InternalError, InvalidArgument
-from pytest_embedvm.qemu.image import Format, create_overlay, image_format, virtual_size
+from pytest_embedvm.qemu.image import Format, backing, create_blank, create_overlay, image_format, virtual_size
 
 MIB = 1 << 20
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="there is no qemu-img")
@@ -103,3 +103,15 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
     for base_format in formats:
         with pytest.raises(InvalidArgument, match="1023 bytes"):
             create_overlay(tmp_path / ("d/" * 600) / "base", tmp_path / "overlay", base_format)
+
+
+@needs_qemu_img
+def test_a_blank_disk_is_one_for_qemu(tmp_path: Path) -> None:
+    blank = tmp_path / "blank.qcow2"
+    create_blank(blank, 3 * MIB)
+    assert virtual_size(blank, "qcow2") == 3 * MIB
+    assert backing(blank) is None
+    said = subprocess.run(["qemu-img", "check", blank], capture_output=True, text=True, check=True).stdout
+    assert "No errors were found" in said
+    (tmp_path / "zeros").write_bytes(bytes(3 * MIB))
+    subprocess.run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", blank, tmp_path / "zeros"], check=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.backends.encryption import Encryption
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Offered, Scalar, Where
@@ -62,6 +63,7 @@ class Source:
     dev: str | None = None
     startup_policy: Annotated[StartupPolicy | None, At("@startupPolicy")] = None
     index: int | None = None
+    encryption: Encryption | None = None
 
     def path(self, kind: str) -> str | None:
         """The path, for a source of this KIND: `file` or `block`."""
@@ -93,6 +95,8 @@ class BackingStore:
             raise XMLError("missing disk backing store format", origin=ErrorDomain.DOMAIN)
         if self.source is None or self.source.path(self.type) is None:
             raise XMLError("missing disk backing store source", origin=ErrorDomain.DOMAIN)
+        if self.source.encryption:
+            self.source.encryption.check(self.format)
         check_backing(self.format, self.below)
 
 
@@ -120,6 +124,7 @@ class Image:
     path: str
     format: str
     index: int
+    encryption: Encryption | None = None
 
     @property
     def storage_node(self) -> str:
@@ -140,14 +145,21 @@ class Chain:
     ends: bool
 
 
-def chain(kind: str, image_format: str, source: Source, below: BackingStore | None) -> Chain:
-    """The chain from SOURCE down to where the domain's XML says no more."""
-    images = [Image(kind, source.path(kind) or "", image_format, source.index or 0)]
+def chain(
+    kind: str, image_format: str, source: Source, below: BackingStore | None, encryption: Encryption | None = None
+) -> Chain:
+    """The chain from SOURCE down to where the domain's XML says no more.
+
+    :param encryption: of SOURCE, where it is not SOURCE that says so.
+    """
+    own = source.encryption or encryption
+    images = [Image(kind, source.path(kind) or "", image_format, source.index or 0, own)]
     for link in links(below):
         if link.type is None:
             return Chain(tuple(images), ends=True)
         path = link.source.path(link.type) if link.source else None
-        images.append(Image(link.type, path or "", link.format or "", link.index or 0))
+        encrypted = link.source.encryption if link.source else None
+        images.append(Image(link.type, path or "", link.format or "", link.index or 0, encrypted))
     return Chain(tuple(images), ends=images[-1].format not in WITH_BACKING)
 
 
@@ -156,6 +168,14 @@ def links(below: BackingStore | None) -> Iterator[BackingStore]:
     while below is not None:
         yield below
         below = below.below
+
+
+def complete_encryption(own: Encryption | None, source: Source | None, below: BackingStore | None) -> None:
+    """Fill in what is left open of a disk's encryption: its OWN, its SOURCE's and that of what is BELOW."""
+    sources = (source, *(link.source for link in links(below)))
+    for encryption in (own, *(found.encryption for found in sources if found)):
+        if encryption:
+            encryption.complete()
 
 
 @dataclass(frozen=True)

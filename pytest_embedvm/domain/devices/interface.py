@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends import netdev
 from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
 from pytest_embedvm.domain.backends.virtio import pci_driver
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument, XMLError
+from pytest_embedvm.errors import (
+    ConfigUnsupported,
+    InvalidArgument,
+    NoDevice,
+    OperationFailed,
+    XMLError,
+)
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, DevicePart, Json, NetdevPart, Part
 from pytest_embedvm.xml.mapping import At
@@ -52,6 +59,8 @@ class _Mac(Scalar[str]):
 @dataclass(kw_only=True)
 class Interface(Device):
     alias_prefix: ClassVar[str] = "net"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     type: Literal[
         "user", "mcast", "server", "client", "udp", "network", "bridge", "direct", "ethernet", "vhostuser", "internal",
@@ -252,6 +261,27 @@ class Interface(Device):
         if self.link == "down":
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        # libvirt: virDomainNetFindIdx
+        found = [o for o in others if isinstance(o, Interface) and self._describes(o)]
+        if len(found) > 1:
+            raise OperationFailed(f"multiple devices matching MAC address {self.mac} found", origin=ErrorDomain.DOMAIN)
+        if not found:
+            address = str(self.address) if isinstance(self.address, PciAddress) else "(<null>)"
+            raise NoDevice(
+                f"no device found at address '{address}' matching MAC address '{self.mac or '(<null>)'}' "
+                f"and alias '{self.alias or '(<null>)'}'",
+                origin=ErrorDomain.DOMAIN,
+            )
+        return found[0]
+
+    def _describes(self, other: Interface) -> bool:
+        return (
+            self.mac in (None, other.mac)
+            and self.alias in (None, other.alias)
+            and (not isinstance(self.address, PciAddress) or str(self.address) == str(other.address))
+        )
 
     @property
     def awaits_ports(self) -> bool:

@@ -10,7 +10,17 @@ from typing import Annotated, ClassVar, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
-from pytest_embedvm.qemu.parts import Connect, Descriptor, DevicePart, KeyvalPart, OpenFile, Part, Request, Swtpm
+from pytest_embedvm.qemu.parts import (
+    Connect,
+    Descriptor,
+    DevicePart,
+    KeyvalPart,
+    OpenFile,
+    Part,
+    Request,
+    SecretRef,
+    Swtpm,
+)
 from pytest_embedvm.xml.mapping import At, Present
 from pytest_embedvm.xml.scalars import Refusal, Scalar, Where, YesNo
 
@@ -147,7 +157,7 @@ class Tpm(Device):
             version,
             context.host.path("tpm", str(context.domain.uuid), STATES[version]),
             backend.active_pcr_banks.names if backend.active_pcr_banks else (),
-            backend.secret,
+            SecretRef("vtpm", str(backend.secret), None) if backend.secret else None,
         )
 
     def _passthrough(self, device: str) -> Iterable[Part]:

@@ -12,8 +12,8 @@ from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.impairment import Lane
 from pytest_embedvm.network.switch import Port, Switch
 
-#: Sees each frame of a card, with whether the card sent it.
-Tap = Callable[[bytes, bool], None]
+#: Sees the frames that a card sends, and those it gets.
+Tap = Callable[[list[bytes]], None]
 
 
 class _Lane:
@@ -86,7 +86,7 @@ class Link:
         self._cable = Cable(sock, self._received, on_lost)
 
     def _received(self, frames: list[bytes]) -> None:
-        self._watch(frames, sent=True)
+        self._watch(frames)
         self._outward.send(frames)
 
     def send(self, frames: list[bytes]) -> None:
@@ -94,14 +94,18 @@ class Link:
         self._inward.send(frames)
 
     def _deliver(self, frames: list[bytes]) -> None:
-        self._watch(frames, sent=False)
+        self._watch(frames)
         if self._cable is not None:
             self._cable.send(frames)
 
-    def _watch(self, frames: Iterable[bytes], *, sent: bool) -> None:
+    def _watch(self, frames: list[bytes]) -> None:
         for tap in self.taps:
-            for frame in frames:
-                tap(frame, sent)
+            tap(frames)
+
+    def forget(self) -> None:
+        """In a forked child: close the copy of the card's socket, or QEMU would not notice when the parent is gone."""
+        if self._cable is not None:
+            self._cable.forget()
 
     def disconnect(self) -> None:
         """Take the card away; the place stays."""
@@ -154,6 +158,11 @@ class Segment:
     def inject(self, frames: Iterable[bytes]) -> None:
         """Have FRAMES of the gateway's go out."""
         self._forward(self._inner, frames)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for link in self.links.values():
+            link.forget()
 
     def close(self) -> None:
         """Hang up on all cards."""

@@ -21,7 +21,11 @@ _held: dict[Path, int] = {}
 
 def hold(image: GuestImage) -> bool:
     """Keep IMAGE from being pruned for as long as this process lives; False when it is going, or gone."""
-    directory = image.kernel.parent
+    return hold_directory(image.kernel.parent)
+
+
+def hold_directory(directory: Path) -> bool:
+    """The same of whatever lies in DIRECTORY."""
     if directory in _held and _is(_held[directory], directory):
         return True
     try:
@@ -46,7 +50,7 @@ def prune(cache_dir: Path) -> None:
         _discard(half)
     found = sorted((path for path in guests.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns)
     for directory in found[:-KEPT]:
-        _remove(directory)
+        remove_unheld(directory)
     for manifest in guests.glob("*.json"):
         if not _leads_somewhere(manifest):
             _discard(manifest)
@@ -61,8 +65,8 @@ def _discard(path: Path) -> None:
         path.unlink()
 
 
-def _remove(directory: Path) -> None:
-    """Remove a guest, unless a process holds it."""
+def remove_unheld(directory: Path) -> None:
+    """Remove DIRECTORY with what is in it, unless a process holds it."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
