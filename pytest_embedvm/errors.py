@@ -200,6 +200,30 @@ class NoNetwork(EmbedError):
     default_origin = ErrorDomain.NETWORK
 
 
+class NoStoragePool(EmbedError):
+    """No storage pool with this name, uuid or target path; or it is gone."""
+
+    code = ErrorNumber.NO_STORAGE_POOL
+    sentence = "Storage pool not found: {}"
+    default_origin = ErrorDomain.STORAGE
+
+
+class NoStorageVolume(EmbedError):
+    """No volume with this name, path or key; or it is gone."""
+
+    code = ErrorNumber.NO_STORAGE_VOL
+    sentence = "Storage volume not found: {}"
+    default_origin = ErrorDomain.STORAGE
+
+
+class StorageVolumeExists(EmbedError):
+    """A volume of this name is in the pool already; the detail is the quoted name."""
+
+    code = ErrorNumber.STORAGE_VOL_EXIST
+    sentence = "storage volume {} exists already"
+    default_origin = ErrorDomain.STORAGE
+
+
 class NoSecret(EmbedError):
     """No secret with this uuid or usage; or it is gone, or has no value."""
 

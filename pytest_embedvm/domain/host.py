@@ -37,6 +37,14 @@ class FirmwareWish:
     stateless: bool = False
 
 
+@dataclass(frozen=True)
+class Volume:
+    """A volume of a storage pool: where it is, and what that is. Its format is what the domain says."""
+
+    path: str
+    type: Literal["file", "block", "dir"]
+
+
 class Host(Protocol):
     """The host, as a domain that is being completed sees it."""
 
@@ -70,6 +78,13 @@ class Host(Protocol):
 
     def nvram_template(self, loader: str) -> str | None:
         """What the variables of the firmware at LOADER are made from, if that is configured."""
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        """What the VOLUME of a storage POOL is.
+
+        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
+        :raise ConfigUnsupported: when the pool is not active.
+        """
 
     def now(self) -> datetime.datetime:
         """The time in UTC."""

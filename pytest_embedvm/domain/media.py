@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
+from pytest_embedvm.domain.backends.source import BackingStore, NeededFile, Source
 from pytest_embedvm.domain.model import Domain
 
 
@@ -12,6 +12,12 @@ def needed_files(domain: Domain) -> Iterator[NeededFile]:
     """The files and block devices of the host that DOMAIN's devices stand on, in the devices' order."""
     for device in domain.devices.all:
         yield from device.needed_files()
+
+
+def missing_volumes(domain: Domain) -> list[Source]:
+    """The sources of DOMAIN, which is about to run, that are volumes of storage pools and were not found yet."""
+    # libvirt: qemuProcessPrepareHostStorage's virDomainDiskTranslateSourcePool
+    return [source for device in domain.devices.all for source in device.missing_volumes()]
 
 
 def disk_with(domain: Domain, node: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, Error
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.media import missing_volumes
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
@@ -37,6 +38,7 @@ from pytest_embedvm.driver.roots.lock import HeldInPassing
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.start import command_line
+from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
@@ -60,11 +62,12 @@ class Driver:
         self.config = config
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
-        self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
         self.hosts = of_the_host
         self.secrets = PrivateSecrets(self.events)
+        self.storage = PrivateStorage(self.events, self.secrets)
+        self.host = EmbedHost(root, config, self.storage)
         self.networks = PrivateNetworks(self.events, self.host)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
@@ -132,7 +135,7 @@ class Driver:
 
     def _secondary(self) -> list[subdrivers.Subdriver]:
         """Those that QEMU's calls, in the order in which they are initialised."""
-        return [self.hosts, self.secrets, self.networks]
+        return [self.hosts, self.secrets, self.networks, self.storage]
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT, and those that run there already.
@@ -320,6 +323,8 @@ class Driver:
     async def native(self, xml: str) -> str:
         """The command line that would start the domain XML describes; what QEMU would inherit is numbered from 3."""
         domain = await self._read(xml)
+        for source in missing_volumes(domain):
+            source.find(self.host.volume(source.pool or "", source.volume or ""))
         planned = launch(domain, self.host)
         numbers = {descriptor.name: number for number, descriptor in enumerate(planned.descriptors, 3)}
         return command_line(planned.argv(numbers), dict(planned.environment)) + "\n"

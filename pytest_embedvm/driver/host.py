@@ -9,11 +9,12 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish, Volume
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
+from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.accelerator import requested
@@ -40,8 +41,9 @@ _OWN_PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {"tpm": (PLACE
 class EmbedHost:
     """Implements `domain.host.Host`. `prepare` asks QEMU; all else answers from memory."""
 
-    def __init__(self, root: Root, config: Config) -> None:
+    def __init__(self, root: Root, config: Config, storage: PrivateStorage) -> None:
         self._root = root
+        self._storage = storage
         self.settings = config
         self._probed: dict[str, HostCapabilities] = {}
 
@@ -105,6 +107,9 @@ class EmbedHost:
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)
         return pairs.get(loader)
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        return self._storage.volume(pool, volume)
 
     def vsock_cid(self, wanted: int | None) -> int:
         return free_cid(wanted)

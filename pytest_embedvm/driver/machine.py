@@ -206,7 +206,7 @@ class Machine:
         self, live: Completed, flags: int, client: Client, *, wait: bool, arriving: Arriving | None
     ) -> None:
         await self._driver.hosts.allocate(live, client.uri)
-        media.check(live)
+        media.prepare(live, self._driver.host)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))

@@ -9,7 +9,8 @@ from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.source import FORMATS, WITH_BACKING, BackingStore, NeededFile, Source
-from pytest_embedvm.domain.media import drop_medium, learn_backing, needed_files
+from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.media import drop_medium, learn_backing, missing_volumes, needed_files
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, SystemFailure
 from pytest_embedvm.qemu import image
@@ -19,6 +20,16 @@ DEEPEST: Final = 200
 
 #: A name that QEMU would not take for a path (QEMU: path_has_protocol).
 _PROTOCOL: Final = re.compile(r"[^/]*:")
+
+
+def prepare(live: Domain, host: Host, *, may_drop: bool = True) -> None:
+    """Find the volumes of storage pools that LIVE stands on, and `check` it.
+
+    :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: when a volume is not there; see `Host.volume`.
+    """
+    for source in missing_volumes(live):
+        source.find(host.volume(source.pool or "", source.volume or ""))
+    check(live, may_drop=may_drop)
 
 
 def check(live: Domain, *, may_drop: bool = True) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from pytest_embedvm.units import Rates
+
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | Descriptor | None"
 Props: TypeAlias = Mapping[str, Json]
 
@@ -36,10 +38,7 @@ class Connect:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file or device node opened for reading, or for reading and writing.
-
-    `otherwise` is opened where it is not there; `fault` is what is said when it cannot be.
-    """
+    """A file or device node, or where there is none `otherwise`; `fault` is what is said when it cannot be opened."""
 
     path: str
     write: bool = False
@@ -90,10 +89,9 @@ class SecretRef:
 
 @dataclass(frozen=True)
 class Swtpm:
-    """One end of a socket pair whose other end is the control channel of a swtpm: a TPM of this version.
+    """One end of a socket pair whose other end is the control channel of a swtpm.
 
-    `state` is the directory of what it remembers, `banks` the hashes of its registers if they are to be others than
-    they were, `secret` the one whose value the state is encrypted with.
+    `state` is the directory of what it remembers, which `secret` encrypts; `banks` are the hashes of its registers.
     """
 
     name: str
@@ -111,6 +109,9 @@ class Card:
     network: str
     mac: str
     guest: str
+    portgroup: str | None = None
+    #: None: those of the port group.
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)

@@ -232,9 +232,8 @@ NEEDS_STORAGE = (
     [
         ({"network": "none"}, NETWORKED, f"{NEEDS} (this connection was opened with network=none)"),
         ({"storage": "none"}, VOLUME, f"{NEEDS_STORAGE} (this connection was opened with storage=none)"),
-        ({}, VOLUME, f"{NEEDS_STORAGE} (there is no private storage driver yet)"),
     ],
-    ids=["network", "storage", "private storage"],
+    ids=["network", "storage"],
 )
 async def test_a_start_that_calls_a_driver_that_is_not_there_says_which_and_why(
     embed: OpenDriver, tmp_path: Path, uri: dict[str, Mode], device: str, why: str
@@ -254,12 +253,12 @@ async def test_every_driver_that_is_missing_is_named(embed: OpenDriver, tmp_path
     async with embed() as driver:
         with pytest.raises(ConfigUnsupported) as raised:
             await driver.create_xml(
-                tiny.xml(tmp_path, devices=devices), 0, Client(uri=Uri(root=tmp_path, network="none"))
+                tiny.xml(tmp_path, devices=devices), 0, Client(uri=Uri(root=tmp_path, network="none", storage="none"))
             )
     found = [part.rpartition("(")[2] for part in raised.value.message.split("; ")]
     assert found == [
         "this connection was opened with network=none)",
-        "there is no private storage driver yet)",
+        "this connection was opened with storage=none)",
         "a root has no nodedev driver)",
     ]
     assert raised.value.code is ErrorNumber.CONFIG_UNSUPPORTED

@@ -196,3 +196,36 @@ def test_a_capture_ends_with_its_block_or_its_connection(
     other.stop()
     with pytest.raises(libvirt.libvirtError, match="invalid connection pointer in capture"):
         embed.capture(a.domain, MAC.format(1))
+
+
+def test_what_a_kept_vm_keeps(tmp_path: Path) -> None:
+    uri = make_uri(tmp_path / "kept")
+    cards = on("default", 1) + USER
+    xml = domain_xml("a", memory_mib=32, network="none").replace("</devices>", f"{cards}</devices>")
+    with libvirt.open(uri, keep_running=True) as first, VM(first.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)) as a:
+        a.link(0, up=False, delay=1)
+        a.network.partition([a])
+        kept = [a.capture(0), a.capture(1)]
+    with libvirt.open(uri) as second:
+        domain = second.lookupByName("a")
+        try:
+            with VM(domain) as a:
+                assert states(a) == ["down"]
+                assert wrong(a, 1) == (Impairment(),) * 2
+                assert not blocked(a.network, 1, 2)
+                assert [read(capture.path) for capture in kept] == [[], []]
+                with a.capture(0) as one, a.capture(1) as other:
+                    assert [one.path.name, other.path.name] == ["net0-2.pcap", "net1-2.pcap"]
+        finally:
+            domain.destroy()
+
+
+def test_a_connection_that_may_only_read(connection: libvirt.virConnect, vms: contextlib.ExitStack) -> None:
+    paused(vms, connection, "a", on("default", 1))
+    reader = vms.enter_context(libvirt.openReadOnly(connection.getURI()))
+    domain, network = reader.lookupByName("a"), reader.networkLookupByName("default")
+    assert embed.impairments(domain, MAC.format(1)) == (Impairment(), Impairment())
+    with pytest.raises(libvirt.libvirtError, match="read only access prevents set_link"):
+        embed.set_link(domain, MAC.format(1), up=False)
+    with pytest.raises(libvirt.libvirtError, match="read only access prevents partition"):
+        embed.partition(network, [[MAC.format(1)]])

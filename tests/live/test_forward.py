@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import socket
 import struct
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +14,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.guest import VM
 from pytest_embedvm.guest.network import cards
 from tests.live.test_nat import greeter, greeting
+from tests.live.test_network import ON_DEFAULT
 
 SECONDS = 30
 #: A server that is gone from a port: what connects is refused, or hung up on at once.
@@ -135,3 +138,24 @@ def test_ports_of_a_guest_behind_slirp(vm: VM) -> None:
         read(place)
     with pytest.raises(libvirt.libvirtError, match="Domain not found"):
         vm.forward(22)
+
+
+LIMITED = """<network><name>limited</name><ip address='10.7.0.1' prefix='24'><dhcp>
+  <range start='10.7.0.10' end='10.7.0.20'/></dhcp></ip>
+  <portgroup name='slow'><bandwidth><outbound average='64' burst='64'/></bandwidth></portgroup></network>"""
+
+
+def test_a_card_sends_no_more_than_its_bandwidth(
+    embedvm_conn: libvirt.virConnect, embedvm_domain_xml: str, vm_factory: Callable[..., VM]
+) -> None:
+    embedvm_conn.networkCreateXML(LIMITED)
+    source = '<source network="limited" portgroup="slow" /><mtu size="1300"/>'
+    vm = vm_factory(xml=embedvm_domain_xml.replace(ON_DEFAULT, source))
+    assert vm.run("cat /sys/class/net/eth0/mtu").text == "1300\n"
+    vm.run("nc -ll -p 80 -e head -c 327680 /dev/zero </dev/null >/dev/null 2>&1 &")
+    place = vm.forward(80)
+    vm.wait_until(vm.addresses, timeout=60)
+    began = time.monotonic()
+    assert len(read(place)) == 320 * 1024
+    # 256 KiB are more than a burst, and take 4 s at the least; a slow host only takes longer.
+    assert time.monotonic() - began > 3.5

@@ -32,6 +32,7 @@ class Source:
     type: str | None = None
     path: str | None = None
     network: str | None = None
+    portgroup: str | None = None
     bridge: str | None = None
     name: str | None = None
     dev: str | None = None
@@ -141,9 +142,9 @@ def passt_options(
         yield from forward.passt()
 
 
-def network(alias: str, path: str, name: str, mac: str, guest: str) -> NetdevPart:
-    """A card on network NAME of the root: QEMU listens at PATH, so that who opens the root next can connect again."""
-    end = Descriptor(netdev_id(alias), Card(path, name, mac, guest))
+def network(alias: str, card: Card) -> NetdevPart:
+    """CARD, on a network of the root: QEMU listens at its path, so that who opens the root next can connect again."""
+    end = Descriptor(netdev_id(alias), card)
     return NetdevPart({"type": "stream", "addr": {"type": "fd", "str": end}, "server": True, "id": netdev_id(alias)})
 
 

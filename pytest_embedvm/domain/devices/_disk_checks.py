@@ -48,6 +48,8 @@ def _check_source(disk: Disk) -> None:
     policy = disk.source.startup_policy if disk.source else None
     if policy == "requisite" and not disk.removable_medium:
         raise XMLError(f"disk startupPolicy '{policy}' is allowed only for cdrom or floppy", origin=ErrorDomain.DOMAIN)
+    if disk.source:
+        disk.source.check(disk.type)
     _check_encryption(disk)
     check_backing(disk.driver.type or "raw", disk.backing)
     if disk.device == "lun":

@@ -112,7 +112,7 @@ class Disk(Device):
         self.driver.complete()
         self.serial = self.serial or None
         complete_encryption(self.encryption, self.source, self.backing)
-        if self.path is None:
+        if self.source is None or not self.source.is_given(self.type):
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self._completed_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
@@ -145,6 +145,10 @@ class Disk(Device):
     def settle(self, context: Context) -> None:
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
         self.number_nodes(context.domain.devices.all)
+
+    def missing_volumes(self) -> Iterable[Source]:
+        images = [(self.type, self.source), *((link.type, link.source) for link in self._links())]
+        return [source for kind, source in images if kind == "volume" and source and not source.found]
 
     def number_nodes(self, devices: list[Device]) -> None:
         disks = _disks(devices)
@@ -181,11 +185,13 @@ class Disk(Device):
 
     def forget_live(self) -> None:
         if self.source:
-            self.source.index = None
+            self.source.index = self.source.found = None
         if self.backing and self.backing.detected:
             self.backing = None
         for link in self._links():
             link.index = None
+            if link.source:
+                link.source.found = None
             if link.below and link.below.detected:
                 link.below = None
 

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends import netdev
+from pytest_embedvm.domain.backends.bandwidth import Bandwidth
 from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
@@ -23,7 +24,7 @@ from pytest_embedvm.errors import (
     XMLError,
 )
 from pytest_embedvm.qemu.capabilities import Capabilities
-from pytest_embedvm.qemu.parts import Command, DevicePart, Json, NetdevPart, Part
+from pytest_embedvm.qemu.parts import Card, Command, DevicePart, Json, NetdevPart, Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal, Scalar, Where
 
@@ -68,6 +69,7 @@ class Interface(Device):
     ] = "user"  # fmt: skip
     mac: Annotated[str | None, At("mac/@address"), _Mac()] = None
     source: Source | None = None
+    bandwidth: Bandwidth | None = None
     target_dev: Annotated[str | None, At("target/@dev")] = None
     ips: Annotated[list[Ip], At("ip")] = field(default_factory=list)
     forwards: Annotated[list[PortForward], At("portForward")] = field(default_factory=list)
@@ -169,7 +171,7 @@ class Interface(Device):
         if self.source is None or not getattr(self.source, what):
             raise XMLError(f"Missing required attribute '{what}' in element 'source'")
         for name, value in vars(self.source).items():
-            if value is not None and name != what:
+            if value is not None and name != what and (name, what) != ("portgroup", "network"):
                 raise ConfigUnsupported(
                     f"'{name}' of element <source> is not supported for <interface type='{self.type}'>",
                     origin=ErrorDomain.QEMU,
@@ -187,7 +189,14 @@ class Interface(Device):
                 )
 
     def _check_host(self) -> None:
-        if self.mtu is not None:
+        if self.bandwidth:
+            self.bandwidth.check()
+        if self.bandwidth and self.type != "network":
+            # libvirt: qemuBuildInterfaceCommandLine warns, and goes on
+            raise ConfigUnsupported(
+                f"setting bandwidth on interfaces of type '{self.type}' is not implemented yet", origin=ErrorDomain.QEMU
+            )
+        if self.mtu is not None and self.type != "network":
             # libvirt: qemuValidateDomainDeviceDefNetwork
             raise ConfigUnsupported(
                 f"setting MTU on interface type {self.type} is not supported yet", origin=ErrorDomain.QEMU
@@ -234,11 +243,14 @@ class Interface(Device):
     def _netdev(self, context: Context) -> NetdevPart:
         if self.bridge:
             context.capabilities.require_netdev("tap")
+            self._check_tap()
             return netdev.tap(self.id, self.bridge, str(self.mac), self.target_dev, virtio=self.is_virtio)
         if self.type == "network" and self.source and self.source.network:
             context.capabilities.require_netdev("stream")
             path = context.host.path("net", context.domain.name, self.id)
-            return netdev.network(self.id, path, self.source.network, str(self.mac), context.domain.name)
+            rates = self.bandwidth.rates if self.bandwidth else None
+            network, group = self.source.network, self.source.portgroup
+            return netdev.network(self.id, Card(path, network, str(self.mac), context.domain.name, group, rates))
         if self.type in netdev.SOCKETS:
             return netdev.sockets(self.id, self.type, self.source or Source())
         if self.backend and self.uses_passt:
@@ -246,11 +258,21 @@ class Interface(Device):
             return netdev.passt(self.id, tuple(netdev.passt_options(self.backend, dev, self.ips, self.forwards)))
         return netdev.slirp(self.id, self.ips, self.forwards)
 
+    def _check_tap(self) -> None:
+        for value, what in ((self.bandwidth, "<bandwidth>"), (self.mtu, "<mtu>")):
+            if value is not None:
+                raise ConfigUnsupported(
+                    f"{what} is only supported on a private network: bridge '{self.bridge}' is the host's",
+                    origin=ErrorDomain.QEMU,
+                )
+
     def _nic(self, context: Context) -> DevicePart:
         # libvirt: qemuBuildNicDevProps
         model = str(self.model)
         props: dict[str, Json] = {"driver": pci_driver("virtio-net", model) if self.is_virtio else model}
         props |= self.driver.props() if self.driver else {}
+        if self.mtu and self.is_virtio:
+            props["host_mtu"] = self.mtu
         props |= {"netdev": netdev.netdev_id(self.id), "id": self.id, "mac": self.mac}
         props |= context.boot_index(self) | self.place(context)
         if self.acpi_index:

@@ -60,7 +60,7 @@ def read(machine: Machine, xml: str) -> Device:
 async def _attach_live(machine: Machine, running: Running, live: Completed, device: Device, uri: Uri | None) -> None:
     addition = attaching.add(live, device, machine.driver.host)
     await machine.driver.hosts.allocate(addition.alone, uri)
-    media.check(addition.alone, may_drop=False)
+    media.prepare(addition.alone, machine.driver.host, may_drop=False)
     addition.number_nodes()
     parts = list(addition.device.parts(addition.context))
     home = machine.root.runtime_directory(running.id, machine.name)

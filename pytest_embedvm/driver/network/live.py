@@ -16,6 +16,7 @@ from pytest_embedvm.network.definition import Dns, Network, Subnet
 from pytest_embedvm.network.frames import mac as mac_bytes
 from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.names import Names, Service
+from pytest_embedvm.units import Rates
 
 
 class LiveNetwork:
@@ -74,6 +75,12 @@ class LiveNetwork:
         if uplink is not None:
             await uplink.end()
 
+    def change(self, network: Network) -> None:
+        """Be NETWORK from now on, which differs in what is offered to guests; who is there stays."""
+        gateway = self.require_segment().gateway
+        self.live, made = network, _gateway(network)
+        gateway.reconfigure(made.server, made.names)
+
     def forget(self) -> None:
         """In a forked child: close what is the parent's."""
         if self.segment is not None:
@@ -87,6 +94,10 @@ class LiveNetwork:
             # libvirt: networkDestroy
             raise OperationInvalid(f"network '{self.name}' is not active", origin=ErrorDomain.NETWORK)
         return self.segment
+
+    def rates(self, group: str | None) -> Rates:
+        """What limits a card of port group GROUP that has no limits of its own."""
+        return (self.live or self.network).rates(group)
 
     def require_uplink(self) -> Uplink:
         """:raise OperationInvalid: when it is not active."""

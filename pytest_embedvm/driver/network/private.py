@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.constants import NetworkEventLifecycleType as Happened
+from pytest_embedvm.constants import NetworkUpdateFlags as Flags
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.host import EmbedHost, random_mac
 from pytest_embedvm.driver.hub import EventHub
@@ -22,6 +23,7 @@ from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.network import definition, dhcp
+from pytest_embedvm.network.check import check
 from pytest_embedvm.network.definition import Network
 from pytest_embedvm.qemu.parts import Card
 
@@ -157,7 +159,7 @@ class PrivateNetworks:
         self._events.emit(network, NetworkLifecycle(what))
 
     def _add(self, described: Network, *, persistent: bool) -> LiveNetwork:
-        definition.check(described)
+        check(described)
         known = self._claim(described)
         taken = {network.network.bridge.name for network in self if network.network.bridge}
         free = next(name for number in itertools.count() if (name := f"virbr{number}") not in taken)
@@ -198,11 +200,12 @@ class PrivateNetworks:
         :raise NoNetwork, OperationInvalid: when there is no such network, or it is not active.
         :raise SystemFailure: when nobody listens there.
         """
-        segment = self.by_name(card.network).require_segment()
+        network = self.by_name(card.network)
+        segment = network.require_segment()
         segment.gateway.call(card.mac, card.guest)
-        link = segment.plug(card.mac, card.guest)
+        link = segment.plug(card.mac, card.guest, card.rates or network.rates(card.portgroup))
         stack.callback(segment.unplug, link)
-        stack.push_async_callback(self.by_name(card.network).require_uplink().close, card.mac)
+        stack.push_async_callback(network.require_uplink().close, card.mac)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
     def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:
@@ -236,6 +239,27 @@ class PrivateNetworks:
         if not network.persistent:
             self._networks.pop(network.uuid, None)
         self._tell(network, Happened.STOPPED)
+
+    def update(self, network: LiveNetwork, flags: Flags, change: Callable[[Network], None]) -> None:
+        """Have CHANGE made to NETWORK: to what is active, to its definition, or to both.
+
+        :raise OperationInvalid: when FLAGS ask for what is not there.
+        :raise EmbedError: what CHANGE raises, and `check` of what comes of it; then nothing has changed.
+        """
+        # libvirt: networkUpdate, virNetworkObjConfigChangeSetup
+        flags = flags or (Flags.LIVE if network.active else Flags.CONFIG)
+        if flags & Flags.LIVE and not network.active:
+            raise OperationInvalid("network is not running", origin=ErrorDomain.NETWORK)
+        if flags & Flags.CONFIG and not network.persistent:
+            raise OperationInvalid("cannot change persistent config of a transient network", origin=ErrorDomain.NETWORK)
+        changed = [_changed(network.network, change) if flags & Flags.CONFIG else None]
+        changed.append(_changed(network.live, change) if flags & Flags.LIVE and network.live else None)
+        defined, live = changed
+        if defined is not None:
+            network.network = defined
+            self._save(network)
+        if live is not None:
+            network.change(live)
 
     def set_autostart(self, network: LiveNetwork, *, on: bool) -> None:
         """Have NETWORK active, or not, when the root is opened next.
@@ -281,3 +305,10 @@ class PrivateNetworks:
         if self._root is None:
             raise InternalError("the network driver has no root yet", origin=ErrorDomain.NETWORK)
         return self._root
+
+
+def _changed(network: Network, change: Callable[[Network], None]) -> Network:
+    copy = network.copy()
+    change(copy)
+    check(copy)
+    return copy

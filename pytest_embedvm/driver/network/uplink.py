@@ -9,7 +9,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.network.datagrams import DatagramForward
 from pytest_embedvm.driver.network.hostfwd import LOOPBACK
-from pytest_embedvm.driver.network.segment import Segment
+from pytest_embedvm.driver.network.segment import UNLIMITED, Segment, limited
 from pytest_embedvm.driver.network.slirp import Slirp
 from pytest_embedvm.errors import OperationInvalid
 from pytest_embedvm.logs import Log
@@ -33,6 +33,9 @@ class Uplink:
         self._leads_out = network.reaches_out
         subnets = tuple(ip.network for ip in network.ips if isinstance(ip.network, IPv4Network))
         self._rules = self._make_rules(segment.gateway.ipv4, subnets)
+        rates = network.bandwidth.rates if network.bandwidth else UNLIMITED
+        self._limited_outward = limited(rates.outbound, self._send)
+        self._limited_inward = limited(rates.inbound, self._segment.inject)
         self._slirp: Slirp | None = None
         self._starting = asyncio.Lock()
         self._ended = False
@@ -116,7 +119,11 @@ class Uplink:
             return
         if self._rules is not None and self._slirp is not None and (out := self._rules.outward(frame)):
             self._segment.gateway.hear(IPv4Address(frame.payload[12:16]), frame.source)
-            self._slirp.cable.send((out,))
+            (self._limited_outward.send if self._limited_outward else self._send)([out])
+
+    def _send(self, batch: list[bytes]) -> None:
+        if self._slirp is not None:
+            self._slirp.cable.send(batch)
 
     def _ask(self, question: Question) -> None:
         if self._rules is not None and self._slirp is not None:
@@ -126,7 +133,7 @@ class Uplink:
         self._segment.inject((self._segment.gateway.resolved(question, data),))
 
     def _received(self, batch: list[bytes]) -> None:
-        gateway = self._segment.gateway
+        gateway, found = self._segment.gateway, list[bytes]()
         for data in batch:
             for inward in self._rules.inward(data) if self._rules else ():
                 if inward.back and self._slirp:
@@ -134,7 +141,9 @@ class Uplink:
                     continue
                 mac = inward.mac or (gateway.neighbours.get(inward.to) if inward.to else None)
                 if mac is not None:
-                    self._segment.inject((bytes(Frame(mac, gateway.mac, frames.IPV4, inward.data)),))
+                    found.append(bytes(Frame(mac, gateway.mac, frames.IPV4, inward.data)))
+        if found:
+            (self._limited_inward.send if self._limited_inward else self._segment.inject)(found)
 
     def _where(self, mac: bytes) -> IPv4Address | None:
         return self._segment.gateway.address_of(mac, asyncio.get_running_loop().time())
@@ -146,6 +155,9 @@ class Uplink:
     async def end(self) -> None:
         """End what is behind it; nothing passes any more."""
         self._ended = True
+        for limit in (self._limited_outward, self._limited_inward):
+            if limit is not None:
+                limit.close()
         self._segment.gateway.route = self._segment.gateway.ask = None
         for opened in self._datagrams.values():
             opened.close()

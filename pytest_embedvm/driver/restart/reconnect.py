@@ -143,6 +143,7 @@ def _machine(driver: Driver, record: Record) -> Machine:
     if machine is None:
         domain = _parse(driver, record)
         block.mark_detected(domain, record.detected)
+        block.mark_found(domain, record.volumes)
         inactive = definition.parse(definition.format(domain, inactive=True))
         machine = Machine(driver, inactive, persistent=False)
     return machine
@@ -177,6 +178,7 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
     """
     live = Completed(_parse(driver, record))
     block.mark_detected(live, record.detected)
+    block.mark_found(live, record.volumes)
     running = _running(driver, machine, record)
     driver.registry.add(machine)
     try:

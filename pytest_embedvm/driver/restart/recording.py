@@ -155,6 +155,7 @@ class Recording:
             companions=tuple(Companion(c.name, c.identity) for c in running.companions),
             jobs=tuple(running.jobs.values()),
             detected=tuple(block.detected(domain)),
+            volumes=tuple(block.found(domain)),
             events=self._undelivered(running.kept),
             domain=definition.format(definition.spelled(domain, Vault(machine.root).conceal)),
         )

@@ -147,7 +147,7 @@ def test_refuses_in_libvirts_words(xml: str, code: ErrorNumber, origin: ErrorDom
 @pytest.mark.parametrize(
     ("xml", "named"),
     [
-        (interface("<source network='default' portgroup='g'/>", kind="network"), "portgroup='g'"),
+        (interface("<source network='default' dev='g'/>", kind="network"), "'dev' of element <source>"),
         (interface("<source bridge='br0' dev='eth0'/>", kind="bridge"), "'dev' of element <source>"),
         (interface("<source dev='eth0' mode='bridge'/>", kind="direct"), "<interface type='direct'>"),
         (interface(kind="ethernet"), "<interface type='ethernet'>"),

@@ -179,6 +179,19 @@ async def test_a_link_that_loses_everything(stack: ExitStack) -> None:
     assert await fence(b) == [frame(frames.BROADCAST, OURS, b"mark")]
 
 
+async def test_a_lossy_link_loses_the_same_in_each_run(stack: ExitStack) -> None:
+    sent = [frame(frames.BROADCAST, A, bytes((n,))) for n in range(100)]
+    runs = []
+    for _ in range(2):
+        _, a, b, c = make(stack)
+        b.link.inward.impairment = Impairment(loss=0.5, seed=1)
+        await a.send(*sent)
+        assert [await c.receive() for _ in sent] == sent
+        runs.append([await b.receive() for _ in range(100 - b.link.inward.lost)])
+    assert runs[0] == runs[1]
+    assert 0 < len(runs[0]) < 100
+
+
 async def test_a_slow_link_delivers_later_and_in_order(stack: ExitStack) -> None:
     _, a, b, c = make(stack)
     b.link.inward.impairment = Impairment(delay=0.05)
