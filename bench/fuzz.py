@@ -69,7 +69,7 @@ WORDS: Final = """
 #: Sound, and it has the driver make all directories of the root.
 FIRST: Final = """<domain type='qemu'><name>first</name><memory unit='MiB'>16</memory>
   <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
-  <devices><graphics type='vnc'><listen type='socket'/></graphics></devices></domain>"""
+  <devices><graphics type='vnc' passwd='first'><listen type='socket'/></graphics></devices></domain>"""
 
 _VALUE: Final = re.compile(r"=(['\"])(.*?)\1|>([^<>\n]*)</")
 _ELEMENT: Final = re.compile(r"<(\w+)\b[^>]*?/>|<(\w+)\b.*?</\2>", re.DOTALL)
