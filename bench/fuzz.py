@@ -68,8 +68,8 @@ WORDS: Final = """
 
 #: Sound, and it has the driver make all directories of the root.
 FIRST: Final = """<domain type='qemu'><name>first</name><memory unit='MiB'>16</memory>
-  <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type></os>
-  <devices><graphics type='vnc'><listen type='socket'/></graphics></devices></domain>"""
+  <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+  <devices><graphics type='vnc' passwd='first'><listen type='socket'/></graphics></devices></domain>"""
 
 _VALUE: Final = re.compile(r"=(['\"])(.*?)\1|>([^<>\n]*)</")
 _ELEMENT: Final = re.compile(r"<(\w+)\b[^>]*?/>|<(\w+)\b.*?</\2>", re.DOTALL)
@@ -340,7 +340,9 @@ class Fuzz:
     def _state(self) -> dict[str, set[str]]:
         """Everything that a case must leave as it was; logs are there to stay."""
         descriptors = collections.Counter(re.sub(r"\d+", "N", target) for target in _descriptors())
-        tree = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.suffix != ".log"}
+        kept = self.root / "lib/swtpm", self.root / "log/swtpm"  # a TPM with persistent_state='yes' is there to stay
+        found = (path for path in self.root.rglob("*") if not any(path.is_relative_to(place) for place in kept))
+        tree = {str(path.relative_to(self.root)) for path in found if path.suffix != ".log"}
         children = {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
         return {
             "file": tree | {str(path) for path in self.temporary.iterdir()},

@@ -11,8 +11,9 @@ from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu.capabilities import Capabilities
 
 #: What a file under the root is for: a guest-agent or other channel's socket, the log of a character device, a network
-#: card's socket, a UEFI variable store, guest memory in a file, a VNC server's socket.
-FileKind = Literal["channel", "console-log", "net", "nvram", "ram", "vnc"]
+#: card's socket, a UEFI variable store, guest memory in a file, a VNC server's socket; what a TPM remembers, by the
+#: uuid of its domain.
+FileKind = Literal["channel", "console-log", "net", "nvram", "ram", "tpm", "vnc"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,16 @@ class FirmwareImage:
     nvram_template: str | None
     loader_format: str = "raw"
     nvram_format: str = "raw"
-    secure: bool = False
+    requires_smm: bool = False
+
+
+@dataclass(frozen=True)
+class FirmwareWish:
+    """What a firmware is to be able to do, and what not; None: either is right."""
+
+    secure_boot: bool | None = None
+    enrolled_keys: bool | None = None
+    #: It keeps no variables.
     stateless: bool = False
 
 
@@ -60,8 +70,8 @@ class Host(Protocol):
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         """Where the file of this KIND that belongs to ITEM of DOMAIN lies; under the root, unless configured."""
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        """The UEFI firmware for a machine type.
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
+        """The first UEFI firmware for a machine type that is as WISH says.
 
         :raise OperationFailed: when the host has none that fits.
         """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ class Companion:
 
     process: Process
     said: IO[bytes] | None = None
+    #: Where in it its own words begin, in bytes.
+    start: int = 0
     #: Whether somebody waits for its end.
     watched: bool = False
 
@@ -42,9 +45,14 @@ class Companion:
     def last_words(self) -> str:
         if self.said is None:
             return "what it said is not known"
-        size = os.fstat(self.said.fileno()).st_size
-        words = os.pread(self.said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, 0))
-        return words.decode(errors="replace").strip() or f"its exit status is {self.process.returncode}"
+        return last_words(self.said, self.start) or f"its exit status is {self.process.returncode}"
+
+
+def last_words(said: IO[bytes], start: int = 0) -> str:
+    """The end of what SAID holds from START on."""
+    size = os.fstat(said.fileno()).st_size
+    words = os.pread(said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, start))
+    return words.decode(errors="replace").strip()
 
 
 class Companions:
@@ -65,13 +73,23 @@ class Companions:
         self._all.append(Companion(process))
 
     def start(
-        self, name: str, argv: tuple[str, ...], stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack
+        self,
+        name: str,
+        argv: tuple[str, ...],
+        stack: contextlib.AsyncExitStack,
+        passed: contextlib.ExitStack,
+        *,
+        said: IO[bytes] | None = None,
+        more: Sequence[int] = (),
     ) -> int:
         """Start a program that holds one end of a socket pair, and return the other; it ends after QEMU.
 
+        :param said: what it says is added to it; None: kept in memory.
+        :param more: descriptors that it inherits, too.
         :raise SystemFailure: when it cannot be started.
         """
-        said = stack.enter_context(memory_file(name))
+        said = said or stack.enter_context(memory_file(name))
+        start = os.fstat(said.fileno()).st_size
         ours, theirs = socket.socketpair()
         passed.enter_context(ours)
         with theirs:
@@ -79,12 +97,12 @@ class Companions:
             process = Process.spawn(
                 words,
                 output=said,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *more),
                 gate=self.gate,
                 outlives_parent=self._outlives_parent,
             )
         process.name = name
-        self._all.append(Companion(process, said))
+        self._all.append(Companion(process, said, start=start))
         self._end_with(self._all[-1], stack)
         return ours.fileno()
 
@@ -95,13 +113,23 @@ class Companions:
                 self._end_with(companion, stack)
 
     def _end_with(self, companion: Companion, stack: contextlib.AsyncExitStack) -> None:
-        stack.push_async_callback(companion.process.kill)
+        stack.push_async_callback(end, companion.process)
         stack.callback(self._all.remove, companion)  # before it is ended: nobody is to miss it
 
     def require(self) -> None:
         """:raise InternalError: when one has ended already; with its own words."""
+        self._refuse(but=(None,))
+
+    def require_sound(self) -> None:
+        """QEMU has ended, which ends them, too.
+
+        :raise InternalError: when one had failed by itself; with its own words.
+        """
+        self._refuse(but=(None, 0))
+
+    def _refuse(self, but: tuple[int | None, ...]) -> None:
         for companion in self._all:
-            if companion.process.returncode is not None:
+            if companion.process.returncode not in but:
                 # libvirt: qemuPasstStart
                 raise InternalError(f"Could not start '{companion.name}': {companion.last_words}")
 
@@ -123,3 +151,13 @@ class Companions:
             sentence = f"{companion.name} has ended, and the machine runs on without it: {companion.last_words}"
             log.warning("%s", sentence)
             logs.note(log, running.log, sentence)
+
+
+async def end(process: Process) -> None:
+    """End a companion whose QEMU is gone: it may finish what it is writing."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        await process.kill()

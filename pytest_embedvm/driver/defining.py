@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_embedvm.constants import (
@@ -16,7 +17,8 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import nvram, persist
+from pytest_embedvm.domain.sections.firmware import STORE
+from pytest_embedvm.driver import nvram, persist, tpm
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
 from pytest_embedvm.errors import OperationInvalid, XMLError
@@ -42,13 +44,23 @@ def undefine(machine: Machine, flags: int) -> None:
     """
     if not machine.persistent:
         raise OperationInvalid("cannot undefine transient domain")
+    tpm.check_flags(flags)
     _remove_managed_image(machine, flags)
     nvram.undefine(machine.definition, flags)
     persist.remove(machine.root, machine.name)
     machine.persistent = False
     machine.emit_lifecycle(DomainEventType.UNDEFINED, DomainEventUndefinedDetailType.REMOVED)
     if not machine.active:
+        tpm.forget(machine.root, machine.definition, flags)
         machine.driver.registry.remove(machine)
+
+
+def forget(machine: Machine) -> None:
+    """The transient MACHINE has ended: remove what only its next start would need."""
+    if not machine.redefined:
+        # libvirt lets it lie; here the next machine of this name begins with variables of its own
+        nvram.forget(machine.definition, Path(machine.driver.host.path("nvram", machine.name, STORE)))
+    tpm.forget(machine.root, machine.definition)
 
 
 def _remove_managed_image(machine: Machine, flags: int) -> None:

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.holdings import Holdings
+from pytest_embedvm.driver.tpm import Tpms
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.qemu.parts import (
@@ -30,6 +31,7 @@ from pytest_embedvm.qemu.parts import (
     Request,
     Scratch,
     SocketPlace,
+    Swtpm,
     Tap,
 )
 
@@ -37,7 +39,7 @@ BACKLOG: Final = 16
 
 
 #: What is there at once.
-OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace
+OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace | Swtpm
 #: Connects a card to its network, until the stack is unwound.
 Plug = Callable[[Card, contextlib.AsyncExitStack], None]
 
@@ -51,6 +53,7 @@ class Beside:
     files: list[Path] = field(default_factory=list)
     #: The tap devices, by the MAC of the card.
     taps: dict[str, str] = field(default_factory=dict)
+    tpms: Tpms = field(default_factory=Tpms)
 
     def keep(self, path: Path, stack: contextlib.AsyncExitStack) -> None:
         """The file at PATH goes with the machine, and is forgotten when STACK is unwound."""
@@ -103,8 +106,8 @@ def open_request(
             return number
         case Connect(path):
             return passed.enter_context(connect_unix(Path(path))).fileno()
-        case OpenFile(path, write):
-            descriptor = _open_file(path, write=write)
+        case OpenFile():
+            descriptor = _open_file(request)
             passed.callback(os.close, descriptor)
             return descriptor
         case SocketPlace(path):
@@ -120,6 +123,8 @@ def open_request(
             return descriptor
         case Companion(name, argv):
             return beside.companions.start(name, argv, stack, passed)
+        case Swtpm():
+            return beside.tpms.serve(request, beside.companions, stack, passed)
 
 
 def adopt_request(request: Request, stack: contextlib.AsyncExitStack, beside: Beside) -> None:
@@ -133,7 +138,7 @@ def adopt_request(request: Request, stack: contextlib.AsyncExitStack, beside: Be
             beside.plug(request, stack)
         case Listen(path) | SocketPlace(path) | Scratch(path):
             stack.callback(_drop, Path(path), beside)
-        case Companion(name):
+        case Companion(name) | Swtpm(name):
             beside.companions.end_with(name, stack)
 
 
@@ -160,11 +165,12 @@ def remove_socket(path: Path, bound: os.stat_result | None = None) -> None:
             path.unlink()
 
 
-def _open_file(path: str, *, write: bool) -> int:
+def _open_file(wanted: OpenFile) -> int:
+    path = wanted.path if wanted.otherwise is None or Path(wanted.path).exists() else wanted.otherwise
     try:
-        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+        return os.open(path, (os.O_RDWR if wanted.write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
-        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
+        raise SystemFailure(f"{wanted.fault.format(path)}: {error.strerror}") from error
 
 
 def _make_file(path: Path, stack: contextlib.AsyncExitStack) -> int:

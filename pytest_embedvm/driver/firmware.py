@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_embedvm.domain.host import FirmwareImage
+from pytest_embedvm.domain.host import FirmwareImage, FirmwareWish
 from pytest_embedvm.errors import OperationFailed
 from pytest_embedvm.logs import Log
 
@@ -20,27 +20,24 @@ def find(
     log: Log,
     arch: str,
     machine: str,
-    *,
-    secure_boot: bool,
-    smm: bool,
+    wish: FirmwareWish,
     directories: tuple[Path, ...] = DIRECTORIES,
 ) -> FirmwareImage:
-    """The first UEFI image that fits, in the order of the descriptors' names.
+    """The first UEFI image that is as WISH says, in the order of the descriptors' names.
 
     :param log: where a descriptor that cannot be read is reported.
-    :param secure_boot: with keys enrolled; without, an image that enforces nothing.
-    :param smm: whether the machine has System Management Mode, which most Secure Boot images need.
     :raise OperationFailed: when there is none.
     """
+    # libvirt: qemuFirmwareMatchDomain
     for descriptor in _descriptors(directories, log):
         features = set(descriptor.get("features", ()))
         if (
             _is_for(descriptor, arch, machine)
-            and ({"secure-boot", "enrolled-keys"} <= features) == secure_boot
-            and (smm or "requires-smm" not in features)
-            and (secure_boot or "secure-boot" not in features)
+            and wish.secure_boot in (None, "secure-boot" in features)
+            and wish.enrolled_keys in (None, "enrolled-keys" in features)
+            and wish.stateless == (descriptor["mapping"].get("mode") == "stateless")
         ):
-            return _image(descriptor["mapping"], secure="secure-boot" in features)
+            return _image(descriptor["mapping"], requires_smm="requires-smm" in features)
     # libvirt: qemuFirmwareFillDomain
     raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
 
@@ -65,13 +62,12 @@ def _is_for(descriptor: dict[str, Any], arch: str, machine: str) -> bool:
     )
 
 
-def _image(mapping: dict[str, Any], *, secure: bool) -> FirmwareImage:
+def _image(mapping: dict[str, Any], *, requires_smm: bool) -> FirmwareImage:
     executable, template = mapping["executable"], mapping.get("nvram-template")
     return FirmwareImage(
         loader=executable["filename"],
         loader_format=executable.get("format", "raw"),
         nvram_template=template["filename"] if template else None,
         nvram_format=template.get("format", "raw") if template else "raw",
-        secure=secure,
-        stateless=mapping.get("mode") == "stateless",
+        requires_smm=requires_smm,
     )

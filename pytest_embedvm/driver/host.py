@@ -9,9 +9,10 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage, Volume
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish, Volume
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.driver.vsock import free_cid
@@ -33,6 +34,8 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "ram": (("lib", "qemu", "ram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),
 }
+#: What is made when it is wanted, and not by the domain's name.
+_OWN_PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {"tpm": (PLACES["swtpm-state"], "")}
 
 
 class EmbedHost:
@@ -76,7 +79,7 @@ class EmbedHost:
         return None if accelerator.name == "kvm" else accelerator.reason
 
     def path(self, kind: FileKind, domain: str, item: str) -> str:
-        above, suffix = _PLACES[kind]
+        above, suffix = {**_PLACES, **_OWN_PLACES}[kind]
         directory = self._root.path.joinpath(*above)
         if kind == "ram" and self.settings.memory_backing_dir:
             # libvirt: virQEMUDriverConfigLoadMemoryEntry; roots share it, so each has a directory of its own
@@ -98,8 +101,8 @@ class EmbedHost:
             with contextlib.suppress(OSError):  # a log or a variable store stays in it, or it is gone
                 self._root.path.joinpath(*above, file_name(domain)).rmdir()
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
-        return firmware.find(self._root.log, arch, machine, secure_boot=secure_boot, smm=smm)
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
+        return firmware.find(self._root.log, arch, machine, wish)
 
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)

@@ -37,11 +37,11 @@ def label(root: Path) -> str:
 
 
 def open_log(path: Path, *, make: bool = True) -> int:
-    """A descriptor that appends to the log at PATH.
+    """A descriptor that appends to the log at PATH, and can read it.
 
     :raise SystemFailure: when it cannot be opened, or is a symbolic link.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
     try:
         return os.open(path, flags, PRIVATE_FILE)
     except OSError as error:

@@ -35,8 +35,7 @@ from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
-from pytest_embedvm.driver.secret import sealing
-from pytest_embedvm.driver.start import start
+from pytest_embedvm.driver.start import prepared, start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
@@ -215,11 +214,9 @@ class Machine:
         planned = arriving.adapt(launched) if arriving else launched
         kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        values = await sealing.values(planned.parts, self._driver.hosts.secrets(client.uri) or self._driver.secrets)
-        try:
+        source = self._driver.hosts.secrets(client.uri) or self._driver.secrets
+        async with prepared(self, planned, source, arriving=arriving is not None) as values:
             await start(self, planned, recording, secrets=values, paused=wait, door=client.options.debug)
-        finally:
-            sealing.wipe(values)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
@@ -248,6 +245,8 @@ class Machine:
     def _forget_run(self, status: Status) -> None:
         self._running = self.live = self.owner = None
         self.status = status
+        if not self.persistent:
+            defining.forget(self)
         self._driver.host.clear_places(self.name)
 
     async def destroy(self, flags: int = 0) -> None:

@@ -43,9 +43,11 @@ def prepare(domain: Domain, *, anew: bool) -> None:
 def undefine(domain: Domain, flags: int) -> None:
     """Remove the store with its domain, or keep it, as FLAGS say.
 
-    :raise OperationInvalid: when there is one and they do not say.
+    :raise OperationInvalid: when there is one and they do not say, or say both.
     """
     # libvirt: qemuDomainUndefineFlags
+    if flags & DECIDED == DECIDED:
+        raise OperationInvalid("cannot both keep and delete nvram")
     nvram = domain.os.nvram
     if nvram is None or nvram.path is None or not Path(nvram.path).exists():
         return
@@ -56,6 +58,13 @@ def undefine(domain: Domain, flags: int) -> None:
             Path(nvram.path).unlink()
         except OSError as error:
             raise SystemFailure(f"failed to remove nvram: {nvram.path}: {error.strerror}") from error
+
+
+def forget(domain: Domain, own: Path) -> None:
+    """The transient DOMAIN has ended: remove its store if that is its OWN, in the place that the driver chose."""
+    nvram = domain.os.nvram
+    if nvram is not None and nvram.path == str(own):
+        own.unlink(missing_ok=True)
 
 
 def take_along(domain: Domain, source: Path) -> Callable[[], None]:

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,10 @@ from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
-from pytest_embedvm.driver import logs, react, stop
+from pytest_embedvm.driver import logs, react, stop, tpm
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_all, open_request
 from pytest_embedvm.driver.holdings import Holdings
-from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.running import Running
@@ -52,6 +51,25 @@ MONITOR: Final = "monitor.sock"
 DOOR: Final = "debug.sock"
 
 
+@contextlib.asynccontextmanager
+async def prepared(
+    machine: Machine, launch: Launch, source: sealing.Source, *, arriving: bool
+) -> AsyncIterator[sealing.Values]:
+    """What the secrets are worth that LAUNCH refers to, until the block is left; and its TPM is made.
+
+    :param source: who knows them.
+    :param arriving: the guest comes from elsewhere, and its TPM with it.
+    :raise NoSecret, InvalidArgument: naming a secret that is not there.
+    :raise ConfigUnsupported, InternalError, OperationTimeout: as `Tpms.prepare` does.
+    """
+    values = await sealing.values(launch.parts, source)
+    try:
+        await tpm.of(machine, values).prepare(launch, arriving=arriving)
+        yield values
+    finally:
+        sealing.wipe(values)
+
+
 async def start(
     machine: Machine,
     launch: Launch,
@@ -74,7 +92,8 @@ async def start(
         stack.push(partial(_unrecorded, recording))
         home = _home(machine, stack)
         launch = replace(launch, parts=sealing.seal(launch.parts, secrets, home))
-        running = await _spawn(machine, launch, recording, machine.driver.ownership, stack, home=home, door=door)
+        tpms = tpm.of(machine, secrets)
+        running = await _spawn(machine, launch, recording, tpms, stack, home=home, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
@@ -100,7 +119,7 @@ async def _spawn(
     machine: Machine,
     launch: Launch,
     recording: Recording,
-    ownership: Ownership,
+    tpms: tpm.Tpms,
     stack: contextlib.AsyncExitStack,
     *,
     home: Path,
@@ -110,7 +129,8 @@ async def _spawn(
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
-        beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
+        companions = Companions(gate, outlives_parent=kept)
+        beside = Beside(machine.driver.networks.plug, companions, tpms=tpms)
         holdings = Holdings()
         stack.push_async_callback(holdings.aclose)
         numbers = await open_all(launch.descriptors, holdings, passed, beside)
@@ -124,7 +144,7 @@ async def _spawn(
         found = ports(launch.parts)
         make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
-            ownership.lend(launch, machine.live, home, stack)
+            machine.driver.ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
         with logs.starting_up(label, log, machine.root.path, command_line(argv, environment)) as output:
             stack.push(partial(_failed, label, log))
@@ -135,7 +155,7 @@ async def _spawn(
                 output=output,
                 pass_fds=inherited,
                 env={"PATH": os.defpath, **environment},
-                confinement=ownership.confinement,
+                confinement=machine.driver.ownership.confinement,
                 gate=gate,
                 outlives_parent=kept,
             )
@@ -282,6 +302,7 @@ async def _give_up(running: Running, what: str) -> NoReturn:
             await running.process.wait()
     except TimeoutError:
         await running.process.kill()
+    running.companions.require_sound()
     # libvirt: qemuProcessReportLogError
     words = last_words(running) or f"it said nothing; its exit status is {running.process.returncode}"
     raise InternalError(f"{what}: {words}")

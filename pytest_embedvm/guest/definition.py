@@ -9,6 +9,9 @@ from typing import Final, Literal
 #: Where the guest agent listens: QEMU's own name for it.
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
 
+#: What starts the system: SeaBIOS or UEFI, and that with or without the keys that Microsoft vouches for.
+Firmware = Literal["bios", "efi", "efi-secure-boot"]
+
 #: Below it are the chipset (pc) and the place of a screen.
 FIRST_SLOT: Final = 3
 #: Behind it is what is plugged in later.
@@ -24,6 +27,7 @@ def domain_xml(
     cpu: str | None = None,
     accelerator: Literal["kvm", "tcg"] = "tcg",
     arch: str = "x86_64",
+    firmware: Firmware = "bios",
     kernel: Path | None = None,
     initrd: Path | None = None,
     cmdline: str | None = None,
@@ -45,6 +49,8 @@ def domain_xml(
     _text(domain, "vcpu", vcpus)
     system = ET.SubElement(domain, "os")
     _text(system, "type", "hvm", arch=arch, machine=machine)
+    if firmware != "bios":
+        _firmware(system, secure_boot=firmware == "efi-secure-boot")
     for tag, value in (("kernel", kernel), ("initrd", initrd), ("cmdline", cmdline)):
         if value is not None:
             _text(system, tag, value)
@@ -63,6 +69,14 @@ def domain_xml(
         _spare_slots(devices)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
+
+
+def _firmware(system: ET.Element, *, secure_boot: bool) -> None:
+    system.set("firmware", "efi")
+    if secure_boot:
+        firmware = ET.SubElement(system, "firmware")
+        for name in ("secure-boot", "enrolled-keys"):
+            ET.SubElement(firmware, "feature", enabled="yes", name=name)
 
 
 def _text(parent: ET.Element, tag: str, value: object, **attributes: str) -> None:

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import pytest
 
-from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, NetworkChoice, OwnChoice
+from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, Firmware, NetworkChoice, OwnChoice
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -29,7 +29,8 @@ class DomainArguments:
     writes to an overlay of its own, never to it.
     `kernel` and `initrd` replace the built-in guest's (which "built-in" asks for beside an image), `cmdline` is
     added to its kernel's command line. `timeout` is how many seconds the guest may take until it answers.
-    `capture` writes what passes each network card into a file, from the start on.
+    `firmware` is what boots it; UEFI keeps its variables for each machine. `capture` writes what passes each network
+    card into a file, from the start on.
 
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
@@ -40,6 +41,7 @@ class DomainArguments:
     vcpus: int = 1
     machine: str = "q35"
     cpu: str | None = None
+    firmware: Firmware = "bios"
     image: str | Path | None = None
     kernel: str | Path | None = None
     initrd: str | Path | None = None
@@ -84,6 +86,8 @@ def _complaints(name: str, value: object) -> Iterator[str]:
         yield f"{where}: unknown keyword '{name}'; it knows {', '.join(KNOWN)}"
     elif name in CHOICES and value not in CHOICES[name]:
         yield f"{where}: possible is {' or '.join(CHOICES[name])}"
+    elif name == "firmware" and value not in get_args(Firmware):
+        yield f"{where}: possible is {' or '.join(get_args(Firmware))}"
     elif name in ("memory", "vcpus") and not _is_positive(value, int):
         yield f"{where}: must be a whole number above 0" + (" (MiB)" if name == "memory" else "")
     elif name == "capture" and not isinstance(value, bool):

@@ -156,6 +156,7 @@ class Machines:
             machine=wanted.machine,
             cpu=wanted.cpu,
             accelerator=machine.accelerator(self._settings.accel),
+            firmware=wanted.firmware,
             kernel=system.kernel,
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
@@ -171,7 +172,8 @@ class Machines:
         if wanted.image and not wanted.kernel:
             return _System(None, None, None)
         built = build_guest(default_cache_dir())
-        return _System(built.kernel, initrd or built.initrd, built.cmdline)
+        kernel = built.kernel if wanted.firmware == "bios" else built.packed_kernel
+        return _System(kernel, initrd or built.initrd, built.cmdline)
 
     def _image(self, image: str | Path) -> Path:
         """What IMAGE names: one of `embedvm_images`, else a file."""

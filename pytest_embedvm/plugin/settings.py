@@ -13,6 +13,8 @@ import pytest
 Accel = Literal["auto", "kvm", "tcg"]
 NetworkChoice = Literal["private", "user", "host", "none"]
 OwnChoice = Literal["private", "host"]
+#: What boots a VM.
+Firmware = Literal["bios", "efi", "efi-secure-boot"]
 Missing = Literal["skip", "fail"]
 
 #: Whose a VM's networks, secrets and storage are, if no marker says it; each is an option and an ini value, too.

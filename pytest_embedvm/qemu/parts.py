@@ -38,10 +38,12 @@ class Connect:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file or device node opened for reading, or for reading and writing."""
+    """A file or device node, or where there is none `otherwise`; `fault` is what is said when it cannot be opened."""
 
     path: str
     write: bool = False
+    otherwise: str | None = None
+    fault: str = "Failed to open file '{}'"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,32 @@ class Companion:
     argv: tuple[str, ...]
 
 
+SecretUse: TypeAlias = Literal["volume", "ceph", "iscsi", "tls", "vtpm"]
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """A secret of the secret driver's, by its uuid or by what it is for; `kind` is what it has to be for."""
+
+    kind: SecretUse
+    uuid: str | None
+    usage: str | None
+
+
+@dataclass(frozen=True)
+class Swtpm:
+    """One end of a socket pair whose other end is the control channel of a swtpm.
+
+    `state` is the directory of what it remembers, which `secret` encrypts; `banks` are the hashes of its registers.
+    """
+
+    name: str
+    version: Literal["1.2", "2.0"]
+    state: str
+    banks: tuple[str, ...] = ()
+    secret: SecretRef | None = None
+
+
 @dataclass(frozen=True)
 class Card:
     """A unix socket bound at `path` and listening, to which `network` is connected: GUEST's card with this MAC."""
@@ -99,18 +127,6 @@ class Tap:
     vnet_header: bool
 
 
-SecretUse: TypeAlias = Literal["volume", "ceph", "iscsi", "tls", "vtpm"]
-
-
-@dataclass(frozen=True)
-class SecretRef:
-    """A secret of the secret driver's, by its uuid or by what it is for; `kind` is what it has to be for."""
-
-    kind: SecretUse
-    uuid: str | None
-    usage: str | None
-
-
 @dataclass(frozen=True)
 class Password:
     """A secret that the domain, or the configuration, says itself."""
@@ -118,7 +134,7 @@ class Password:
     text: str = field(repr=False)
 
 
-Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Tap
+Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Swtpm | Tap
 
 
 @dataclass(frozen=True)

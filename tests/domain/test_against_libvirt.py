@@ -21,7 +21,7 @@ from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.errors import EmbedError
-from tests.domain.machines import xml
+from tests.domain.machines import completed, words, xml
 from tests.domain.test_golden import CASES, GOLDEN
 from tests.fakes.host import FakeHost
 
@@ -234,3 +234,52 @@ def test_generated(seed: int, oracle: Oracle) -> None:
             ours(text)
     else:
         assert ours(text) == theirs(answer)
+
+
+def tpm(text: str, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """A TPM in XML, without its alias and the indentation, and on the command line."""
+    device = etree.fromstring(text).find("devices/tpm")
+    for alias in device.findall("alias"):
+        device.remove(alias)
+    for element in device.iter():
+        element.text = element.tail = None
+    devices = (json.loads(word) for option, word in itertools.pairwise(words) if option == "-device")
+    return etree.tostring(device, encoding="unicode"), [device for device in devices if "tpmdev" in device]
+
+
+TPMS = {
+    "nothing said": "<tpm><backend type='emulator'/></tpm>",
+    "crb": "<tpm model='tpm-crb'><backend type='emulator'/></tpm>",
+    "2.0": "<tpm model='tpm-tis'><backend type='emulator' version='2.0' persistent_state='no'/></tpm>",
+    "persistent": "<tpm><backend type='emulator' version='1.2' persistent_state='yes'/></tpm>",
+    "address": "<tpm><backend type='emulator'/><address type='isa' iobase='0x100'/></tpm>",
+    "banks": "<tpm model='tpm-crb'><backend type='emulator'><encryption secret='6dd3e4a5-1d76-44ce-961f-f119f5aad935'/>"
+    "<active_pcr_banks><sha512/><sha1/></active_pcr_banks></backend></tpm>",
+    "no banks": "<tpm model='tpm-crb'><backend type='emulator'><active_pcr_banks/></backend></tpm>",
+    "passthrough": "<tpm><backend type='passthrough' version='2.0'><device path='/dev/null'/></backend></tpm>",
+    "external": "<tpm><backend type='external'><source type='unix' mode='connect' path='/s'/></backend></tpm>",
+    "crb 1.2": "<tpm model='tpm-crb'><backend type='emulator' version='1.2'/></tpm>",
+    "version": "<tpm><backend type='emulator' version='3'/></tpm>",
+    "model": "<tpm model='tpm-x'><backend type='emulator'/></tpm>",
+    "spapr": "<tpm model='tpm-spapr'><backend type='emulator'/></tpm>",
+    "backend": "<tpm model='tpm-tis'/>",
+    "backend's type": "<tpm model='tpm-tis'><backend/></tpm>",
+    "no such backend": "<tpm model='tpm-tis'><backend type='x'/></tpm>",
+    "banks of 1.2": "<tpm><backend type='emulator'><active_pcr_banks><sha256/></active_pcr_banks></backend></tpm>",
+    "no secret": "<tpm><backend type='emulator' version='2.0'><encryption secret='x'/></backend></tpm>",
+    "no source": "<tpm><backend type='external'/></tpm>",
+    "state": "<tpm><backend type='emulator' persistent_state='x'/></tpm>",
+    "two": "<tpm><backend type='emulator'/></tpm><tpm><backend type='emulator'/></tpm>",
+}
+
+
+@pytest.mark.parametrize("case", TPMS)
+def test_tpm(case: str, oracle: Oracle) -> None:
+    answer = oracle.ask(xml(TPMS[case]))
+    if "refused" in answer:
+        with pytest.raises(EmbedError) as caught:
+            completed(TPMS[case])
+        assert str(caught.value) == answer["refused"]
+    else:
+        domain = completed(TPMS[case])
+        assert tpm(definition.format(domain), words(domain)) == tpm(answer["xml"], shlex.split(answer["argv"]))

@@ -16,7 +16,7 @@ import pytest
 from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
-from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish
 from pytest_embedvm.driver.descriptors import Beside, open_all
 from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.secret import sealing
@@ -55,13 +55,15 @@ class HostBelow(FakeHost):
         path.parent.mkdir(exist_ok=True)
         if kind == "nvram":
             make(path, "flash", "raw")
+        elif kind == "tpm":
+            path.mkdir()
         return str(path)
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
         code, variables = self.root / "code.fd", self.root / "vars.fd"
         make(code, "flash", "raw")
         make(variables, "flash", "raw")
-        return FirmwareImage(str(code), str(variables), secure=secure_boot)
+        return FirmwareImage(str(code), str(variables), requires_smm=bool(wish.secure_boot))
 
 
 def make(path: Path, content: str, image_format: str, *, encrypted: bool = False) -> None:
@@ -125,6 +127,14 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
         return "needs a bridge of the host's"
     if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
         return "this host has no /dev/vhost-vsock"
+    if "<tpm" in text and not shutil.which("swtpm"):
+        return "there is no swtpm"
+    if "type='passthrough'" in text and not Path("/dev/tpm0").exists():
+        return "this host has no TPM"
+    if "type='external'" in text:
+        return "nobody is there to be connected to"
+    if "<encryption" in text:
+        return "the secret is not there"
     if "cache='none'" in text or "<shareable" in text:
         try:
             os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))

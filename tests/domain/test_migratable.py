@@ -38,7 +38,7 @@ def test_another_name_names_the_files_too() -> None:
 
 
 def test_the_variable_store_is_the_roots_unless_the_user_named_it() -> None:
-    efi = xml("").replace("<os>", "<os firmware='efi'>")
+    efi = xml("").replace("<os>", "<features><acpi/></features><os firmware='efi'>")
     own = complete.complete(definition.parse(efi), FakeHost())
     assert "/R/nvram" in definition.format(own)
     assert "/R/nvram" not in elsewhere(own)

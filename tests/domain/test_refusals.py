@@ -26,6 +26,15 @@ def make(text: str) -> Completed:
     return complete.complete(definition.parse(text), FakeHost())
 
 
+SECURE = "<feature enabled='yes' name='secure-boot'/>"
+FLASH = "<loader readonly='yes' type='pflash' {}='yes'>/code.fd{}</loader>"
+
+
+def efi(inner: str, features: str = "<acpi/>") -> str:
+    os = f"<os firmware='efi'><type machine='q35'>hvm</type>{inner}</os>"
+    return domain(f"<features>{features}</features>", os=os)
+
+
 REFUSED = {
     "no name": (domain(name=""), E.NO_NAME, D.DOMAIN, "missing name information"),
     "empty name": (domain(name="<name/>"), E.NO_NAME, D.DOMAIN, "missing name information"),
@@ -100,10 +109,38 @@ REFUSED = {
                         E.CONFIG_UNSUPPORTED, D.DOMAIN,
                         "unsupported configuration: attribute frequency='7' of element <domain/clock/timer> "
                         "is not supported by this driver"),
-    "no such firmware": (domain(os="<os firmware='efi'><type>hvm</type><firmware><feature enabled='yes' "
-                                "name='secure-boot'/></firmware></os><features><smm state='off'/></features>"),
-                         E.CONFIG_UNSUPPORTED, D.DOMAIN,
-                         "unsupported configuration: Secure Boot requires SMM feature enabled"),
+    "firmware without SMM": (efi(f"<firmware>{SECURE}</firmware>", "<acpi/><smm state='off'/>"),
+                             E.OPERATION_INVALID, D.QEMU,
+                             "Requested operation is not valid: domain has SMM turned off but chosen firmware requires "
+                             "it"),
+    "UEFI without ACPI": (efi("", "<pae/>"), E.CONFIG_UNSUPPORTED, D.QEMU,
+                          "unsupported configuration: UEFI requires ACPI on this architecture"),
+    "keys without Secure Boot": (efi("<firmware><feature enabled='no' name='secure-boot'/>"
+                                     "<feature enabled='yes' name='enrolled-keys'/></firmware>"),
+                                 E.XML_DETAIL, D.DOMAIN,
+                                 "firmware feature 'enrolled-keys' cannot be enabled when firmware feature "
+                                 "'secure-boot' is disabled"),
+    "firmware and secure": (efi("<loader secure='no'/>"), E.XML_DETAIL, D.DOMAIN,
+                            "loader attribute 'secure' cannot be specified when firmware autoselection is enabled"),
+    "firmware and type": (efi("<loader type='rom'/>"), E.XML_DETAIL, D.DOMAIN,
+                          "loader attribute 'type' cannot be specified when firmware autoselection is enabled"),
+    "features of no firmware": (domain(os=f"<os><type>hvm</type><firmware>{SECURE}</firmware></os>"),
+                                E.XML_DETAIL, D.DOMAIN,
+                                "cannot use feature-based firmware autoselection when firmware autoselection is "
+                                "disabled"),
+    "variables of no firmware": (domain(os="<os><type>hvm</type><nvram>/v</nvram></os>"), E.XML_DETAIL, D.DOMAIN,
+                                 "no loader path specified and firmware auto selection disabled"),
+    "stateless with variables": (domain(os=f"<os><type>hvm</type>{FLASH.format('stateless', '')}"
+                                        "<nvram>/v</nvram></os>"),
+                                 E.XML_DETAIL, D.DOMAIN, "NVRAM is not permitted when loader is stateless"),
+    "secure without SMM": (domain("<features><acpi/></features>",
+                                  os=f"<os><type machine='q35'>hvm</type>{FLASH.format('secure', '')}</os>"),
+                           E.CONFIG_UNSUPPORTED, D.QEMU,
+                           "unsupported configuration: Secure boot requires SMM feature enabled"),
+    "secure on an old board": (domain("<features><acpi/><smm state='on'/></features>",
+                                      os=f"<os><type machine='pc'>hvm</type>{FLASH.format('secure', '')}</os>"),
+                               E.CONFIG_UNSUPPORTED, D.QEMU,
+                               "unsupported configuration: Secure boot is supported with q35 machine types only"),
     "loader": (domain(os="<os><type>hvm</type><loader>relative</loader></os>"), E.XML_ERROR, D.DOMAIN,
                "XML error: loader path 'relative' must be absolute"),
 }  # fmt: skip

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.domain.host import FirmwareImage
+from pytest_embedvm.domain.host import FirmwareImage, FirmwareWish
 from pytest_embedvm.driver.firmware import find
 from pytest_embedvm.errors import OperationFailed
 from pytest_embedvm.logs import HOST
+
+PLAIN = FirmwareWish(secure_boot=False)
 
 
 def descriptor(directory: Path, name: str, code: str, *features: str, machine: str = "pc-q35-*") -> None:
@@ -36,24 +38,35 @@ def directories(tmp_path: Path) -> tuple[Path, Path]:
     return vendor, admin
 
 
-def choose(directories: tuple[Path, Path], *, secure_boot: bool = False, smm: bool = True) -> FirmwareImage:
-    return find(HOST, "x86_64", "pc-q35-7.2", secure_boot=secure_boot, smm=smm, directories=directories)
+def choose(directories: tuple[Path, Path], wish: FirmwareWish = PLAIN) -> FirmwareImage:
+    return find(HOST, "x86_64", "pc-q35-7.2", wish, directories)
 
 
-def test_plain_unless_secure_boot_is_wanted(directories: tuple[Path, Path]) -> None:
-    assert choose(directories) == FirmwareImage("/plain", "/plain.vars")
-    assert choose(directories, secure_boot=True) == FirmwareImage("/secure", "/secure.vars", secure=True)
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        (FirmwareWish(), "/secure"),
+        (PLAIN, "/plain"),
+        (FirmwareWish(secure_boot=True), "/secure"),
+        (FirmwareWish(secure_boot=True, enrolled_keys=False), "/empty"),
+        (FirmwareWish(enrolled_keys=False), "/empty"),
+    ],
+)
+def test_the_first_that_is_as_wished(directories: tuple[Path, Path], wish: FirmwareWish, code: str) -> None:
+    assert choose(directories, wish) == FirmwareImage(code, f"{code}.vars", requires_smm=code != "/plain")
 
 
-@pytest.mark.parametrize(("arch", "machine"), [("aarch64", "virt-7.2"), ("x86_64", "pc-i440fx-7.2")])
-def test_none_that_fits(directories: tuple[Path, Path], arch: str, machine: str) -> None:
+@pytest.mark.parametrize(
+    ("arch", "machine", "wish"),
+    [
+        ("aarch64", "virt-7.2", PLAIN),
+        ("x86_64", "pc-i440fx-7.2", PLAIN),
+        ("x86_64", "pc-q35-7.2", FirmwareWish(stateless=True)),
+    ],
+)
+def test_none_that_fits(directories: tuple[Path, Path], arch: str, machine: str, wish: FirmwareWish) -> None:
     with pytest.raises(OperationFailed, match=r"^operation failed: Unable to find 'efi' firmware"):
-        find(HOST, arch, machine, secure_boot=False, smm=True, directories=directories)
-
-
-def test_secure_boot_wants_smm(directories: tuple[Path, Path]) -> None:
-    with pytest.raises(OperationFailed):
-        choose(directories, secure_boot=True, smm=False)
+        find(HOST, arch, machine, wish, directories)
 
 
 def test_a_later_directory_hides_and_comes_before(directories: tuple[Path, Path]) -> None:

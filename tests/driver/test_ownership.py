@@ -238,9 +238,12 @@ async def test_the_variables_of_a_firmware(place: Path) -> None:
     code.write_bytes(tiny.firmware())
     template.write_bytes(bytes(8192))
     loader = f"<loader type='pflash' readonly='yes'>{code}"
-    text = tiny.xml(place).replace(f"<loader type='rom'>{place / 'tiny.fd'}", loader)
+    text = tiny.xml(place, extra="<features><acpi/></features>").replace(
+        f"<loader type='rom'>{place / 'tiny.fd'}", loader
+    )
     async with opened(place / "root", {**CONFIG, "nvram": [f"{code}:{template}"]}) as driver:
-        machine = await driver.create_xml(text)
+        machine = await driver.define_xml(text)
+        await machine.create()
         (store,) = (place / "root/lib/qemu/nvram").rglob("*.fd")
         assert owner(store) == (USER, USER)
         await machine.destroy()

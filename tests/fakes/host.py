@@ -10,7 +10,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage, Volume
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, FirmwareWish, Volume
 from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.errors import ConfigUnsupported, OperationFailed
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -49,11 +49,14 @@ class FakeHost:
     def path(self, kind: FileKind, domain: str, item: str) -> str:
         return f"/R/{kind}/{domain}/{item}"
 
-    def firmware(self, arch: str, machine: str, *, secure_boot: bool, smm: bool) -> FirmwareImage:
+    def firmware(self, arch: str, machine: str, wish: FirmwareWish) -> FirmwareImage:
         if arch != "x86_64":
             raise OperationFailed("Unable to find 'efi' firmware that is compatible with the current configuration")
-        code = "secboot.fd" if secure_boot else "code.fd"
-        return FirmwareImage(f"/usr/share/OVMF/{code}", "/usr/share/OVMF/vars.fd", secure=secure_boot)
+        code = "secboot.fd" if wish.secure_boot else "code.fd"
+        variables = "vars.fd" if not wish.secure_boot or wish.enrolled_keys is False else "enrolled.fd"
+        return FirmwareImage(
+            f"/usr/share/OVMF/{code}", f"/usr/share/OVMF/{variables}", requires_smm=bool(wish.secure_boot)
+        )
 
     def nvram_template(self, loader: str) -> str | None:
         return "/usr/share/OVMF/vars.fd" if loader == "/configured.fd" else None

@@ -19,6 +19,7 @@ from pytest_embedvm.domain.devices.panic import Panic
 from pytest_embedvm.domain.devices.parallel import Parallel
 from pytest_embedvm.domain.devices.rng import Rng
 from pytest_embedvm.domain.devices.serial import Serial
+from pytest_embedvm.domain.devices.tpm import Tpm
 from pytest_embedvm.domain.devices.video import Video
 from pytest_embedvm.domain.devices.vsock import Vsock
 from pytest_embedvm.domain.devices.watchdog import Watchdog
@@ -33,6 +34,7 @@ KINDS: Final[dict[str, type[Device]]] = {
     "console": Console,
     "channel": Channel,
     "input": Input,
+    "tpm": Tpm,
     "graphics": Graphics,
     "audio": Audio,
     "video": Video,

@@ -171,6 +171,16 @@ class Device:
         return {}
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether what it remembers stays when a transient domain ends, and when its definition is forgotten."""
+        return False
+
+    @property
+    def has_firmware_log(self) -> bool:
+        """Whether the firmware keeps a log for it in the guest's memory, beside the tables of ACPI."""
+        return False
+
+    @property
     def is_display(self) -> bool:
         """Whether it is a way to see the guest's screen, so that QEMU needs no `-display none`."""
         return False

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Context
 from pytest_embedvm.domain.sections._base import Section
-from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, flash_parts, flash_props, settle
+from pytest_embedvm.domain.sections.firmware import Feature, Loader, Nvram, check, flash_parts, flash_props, settle
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.qemu.parts import Json, KeyvalPart, Part, option
 from pytest_embedvm.xml.mapping import At
@@ -22,6 +22,9 @@ ARCHITECTURES: Final = tuple(
     "sparc64 unicore32 x86_64 xtensa xtensaeb".split()
 )
 
+
+#: QEMU's own firmware for kernels that are booted directly; it has the tables below the first MiB.
+QBOOT: Final = "qboot.rom"
 
 _UNKNOWN_ARCHITECTURE: Final = Refusal("Unknown architecture {}", ConfigUnsupported)
 
@@ -91,12 +94,22 @@ class Os(Section):
                 f"Emulator '{context.domain.devices.emulator}' does not support os type '{self.type}'",
                 origin=ErrorDomain.QEMU,
             )
+        check(self, context)
+
+    def _crowds_out_acpi(self, context: Context) -> bool:
+        """Whether QEMU would put the initrd where SeaBIOS has the tables of ACPI: it counts on no log beside them."""
+        domain = context.domain
+        logs = any(device.has_firmware_log for device in domain.devices.all)
+        tables = domain.features is not None and domain.features.acpi
+        return logs and tables and self.loader is None and self.kernel is not None and self.initrd is not None
 
     def machine_props(self, context: Context) -> Mapping[str, Json]:
         return flash_props(self)
 
     def parts(self, context: Context) -> Iterable[Part]:
         yield from flash_parts(self)
+        if self._crowds_out_acpi(context):
+            yield option("-bios", QBOOT)
         # libvirt: qemuBuildBootCommandLine
         props: dict[str, Json] = {}
         if self.bootmenu:

@@ -16,7 +16,7 @@ _NO_MIGRATION: Final = "migration goes over unix sockets on one machine"
 _NO_AUTOSTART: Final = "nothing is started or stopped with the driver itself"
 _NO_SAVE: Final = "this driver makes no such images"
 _NO_DEVICE: Final = "this driver has no device that would need it"
-_NO_TPM: Final = "this driver has no TPM"
+_NO_TPM: Final = "swtpm runs as the user of this process"
 _NO_AUDIO: Final = "audio goes where <audio> says"
 
 

@@ -20,7 +20,7 @@ from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import blockjobs, logs, react, state, stop
-from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.companions import Companions, end
 from pytest_embedvm.driver.descriptors import Beside, adopt_request, connect_unix
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.holdings import Holdings
@@ -191,6 +191,7 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
         raise
     running.stack.push_async_callback(running.unlink)
     await _hold_again(driver, live, running)
+    running.companions.watch(running, machine.root.log.about(machine.name))
     stop.watch(machine, running)
     running.recording.flush()
     machine.root.log.about(machine.name).info("QEMU %d is taken up again", running.process.pid)
@@ -251,7 +252,7 @@ def _fill_stack(stack: contextlib.AsyncExitStack, running: Running, home: Path, 
         stack.callback(path.unlink, missing_ok=True)
     stack.push_async_callback(running.holdings.aclose)
     for companion in running.companions:
-        stack.push_async_callback(companion.kill)
+        stack.push_async_callback(end, companion)
     stack.callback(running.socket.close)
     stack.push_async_callback(running.process.kill)
     stack.callback(pid_file.unlink, missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import write_atomically
-from pytest_embedvm.qemu.parts import MASTER_KEY, ObjectPart, Part, Password, SecretPart, SecretRef
+from pytest_embedvm.qemu.parts import MASTER_KEY, ObjectPart, Part, Password, SecretPart, SecretRef, Swtpm
 
 # libvirt: QEMU_DOMAIN_MASTER_KEY_LEN, qemuDomainMasterKeyCreate
 FILE: Final = "master-key.aes"
@@ -40,8 +40,16 @@ async def values(parts: Iterable[Part], source: Source) -> dict[SecretRef, bytea
 
     :raise NoSecret, InvalidArgument: naming what is not there.
     """
-    wanted = {part.value for part in parts if isinstance(part, SecretPart) and isinstance(part.value, SecretRef)}
+    wanted = {reference for part in parts for reference in _asked(part)}
     return {reference: await source.find_value(reference) for reference in wanted}
+
+
+def _asked(part: Part) -> Iterator[SecretRef]:
+    if isinstance(part, SecretPart) and isinstance(part.value, SecretRef):
+        yield part.value
+    for descriptor in part.descriptors:
+        if isinstance(descriptor.opens, Swtpm) and descriptor.opens.secret:
+            yield descriptor.opens.secret
 
 
 def wipe(found: Values) -> None:

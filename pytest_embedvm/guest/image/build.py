@@ -137,7 +137,7 @@ def _build(cache_dir: Path, name: str, kernel: Path | None, modules: Path | None
     initrd = assemble(busybox, names, agent, release, chosen)
     directory = _publish(cache_dir, boot.data, initrd)
     notes = (*_notes(names, files, chosen), *([boot.note] if boot.note else []))
-    image = GuestImage(directory / "kernel", directory / "initrd", CMDLINES[arch], release, arch, notes)
+    image = GuestImage(directory / "kernel", files.image, directory / "initrd", CMDLINES[arch], release, arch, notes)
     write_manifest(cache_dir, name, image, _sources(files, busybox, agent, explicit=kernel is not None))
     prune(cache_dir)
     return image

@@ -18,11 +18,13 @@ _DAMAGED: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionErr
 class GuestImage:
     """The built-in guest as QEMU takes it: `-kernel`, `-initrd`, `-append`.
 
-    `kernel` is a vmlinux with a PVH entry, or a bzImage where that could not be had. `release` is its `uname -r`,
+    `kernel` is a vmlinux with a PVH entry, or a bzImage where that could not be had; `packed_kernel` is the same kernel
+    as it came, which UEFI can start, and whose signature is still there. `release` is its `uname -r`,
     `arch` QEMU's name of the architecture. `notes` says in sentences what this guest lacks and why.
     """
 
     kernel: Path
+    packed_kernel: Path
     initrd: Path
     cmdline: str
     release: str
@@ -78,6 +80,7 @@ def _identity(path: Path) -> list[int]:
 def _image(fields: dict[str, Any]) -> GuestImage:
     return GuestImage(
         kernel=Path(fields["kernel"]),
+        packed_kernel=Path(fields["packed_kernel"]),
         initrd=Path(fields["initrd"]),
         cmdline=str(fields["cmdline"]),
         release=str(fields["release"]),

@@ -19,7 +19,7 @@ WANTED: Final = (
     "ext4", "xfs", "btrfs", "isofs", "vfat", "squashfs", "nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8",
     "xhci_pci", "ehci_pci", "uhci_hcd", "usb_storage", "uas", "usbhid", "hid_generic",
     "button", "evdev", "atkbd", "psmouse", "i6300esb", "iTCO_wdt", "pvpanic", "pvpanic_pci", "pvpanic_mmio",
-    "rtc_cmos", "tpm_tis", "tpm_crb", "dm_mod", "dm_crypt",
+    "rtc_cmos", "tpm_tis", "tpm_crb", "efivarfs", "dm_mod", "dm_crypt",
 )  # fmt: skip
 
 

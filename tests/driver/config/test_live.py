@@ -217,12 +217,16 @@ async def test_variables_are_made_from_the_configured_template(tmp_path: Path) -
     code.write_bytes(tiny.firmware())
     template.write_bytes(b"template" + bytes(8184))
     loader = f"<loader type='pflash' readonly='yes'>{code}"
-    text = tiny.xml(tmp_path).replace(f"<loader type='rom'>{tmp_path / 'tiny.fd'}", loader)
+    text = tiny.xml(tmp_path, extra="<features><acpi/></features>").replace(
+        f"<loader type='rom'>{tmp_path / 'tiny.fd'}", loader
+    )
     async with opened(tmp_path / "root", {"nvram": ["/other:/none", f"{code}:{template}"]}) as driver:
         machine = await driver.create_xml(text)
         (store,) = (tmp_path / "root/lib/qemu/nvram").rglob("*.fd")
         assert store.read_bytes() == template.read_bytes()
         assert f"template='{template}'" in machine.xml()
+        await machine.destroy()
+        assert not store.exists()  # the machine was a transient one
 
 
 # VNC

@@ -216,7 +216,7 @@ async def test_the_variable_store_comes_along(embed: OpenDriver, tmp_path: Path)
         code.write_bytes(tiny.firmware())
         variables.write_bytes(bytes(65536))
         flash = f"<loader readonly='yes' type='pflash'>{code}</loader><nvram template='{variables}'/>"
-        text = tiny.xml(roots.guest)
+        text = tiny.xml(roots.guest, extra="<features><acpi/></features>")
         xml = text[: text.index("<loader")] + flash + text[text.index("</loader>") + 9 :]
         machine = await roots.start(xml=xml)
         here, there = (d.root.path / "lib/qemu/nvram/a/VARS.fd" for d in (roots.a, roots.b))

@@ -14,7 +14,7 @@ from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_d
 def image(tmp_path: Path) -> GuestImage:
     for name in ("kernel", "initrd"):
         (tmp_path / name).touch()
-    image = GuestImage(tmp_path / "kernel", tmp_path / "initrd", "quiet", "6.1", "x86_64", ())
+    image = GuestImage(tmp_path / "kernel", tmp_path / "vmlinuz", tmp_path / "initrd", "quiet", "6.1", "x86_64", ())
     write_manifest(tmp_path, "host", image, [])
     return image
 
