@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import secrets
 import uuid
 from pathlib import Path
@@ -32,6 +33,9 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
     "ram": (("lib", "qemu", "ram"), ""),
     "vnc": (("lib", "qemu", "vnc"), ".sock"),
 }
+
+#: Where distributions put it; it is in nobody's PATH.
+_VIRTIOFSD: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
 
 class EmbedHost:
@@ -102,6 +106,12 @@ class EmbedHost:
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)
         return pairs.get(loader)
+
+    def virtiofsd(self) -> str:
+        for path in _VIRTIOFSD:
+            if os.access(path, os.X_OK):
+                return path
+        raise ConfigUnsupported(f"virtiofsd is not installed: it is none of {', '.join(_VIRTIOFSD)}")
 
     def vsock_cid(self, wanted: int | None) -> int:
         return free_cid(wanted)

@@ -33,6 +33,7 @@ FILES = {
     "os/nvram/@template": "flash",
     "devices/disk//source/@file": "image",
     "devices/graphics/@socket": "place",
+    "devices/filesystem/source/@dir": "directory",
 }
 
 
@@ -64,6 +65,9 @@ def make(path: Path, content: str, image_format: str) -> None:
         subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, "1M"], check=True)
         return
     if content == "place":
+        return
+    if content == "directory":
+        path.mkdir(exist_ok=True)
         return
     size = {"image": 1 << 20, "flash": 128 << 10, "kernel": 8 << 10, "empty": 4 << 10}[content]
     data = bytearray(size)
@@ -108,6 +112,8 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
         return "asks for KVM, which few machines that run tests have"
     if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
         return "this host has no /dev/vhost-vsock"
+    if "type='virtiofs'" in text and not (os.geteuid() == 0 and Path("/usr/lib/qemu/virtiofsd").exists()):
+        return "this host has no virtiofsd, or not as root"
     if "cache='none'" in text or "<shareable" in text:
         try:
             os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))

@@ -55,6 +55,9 @@ class FakeHost:
         code = "secboot.fd" if secure_boot else "code.fd"
         return FirmwareImage(f"/usr/share/OVMF/{code}", "/usr/share/OVMF/vars.fd", secure=secure_boot)
 
+    def virtiofsd(self) -> str:
+        return "/usr/lib/qemu/virtiofsd"
+
     def nvram_template(self, loader: str) -> str | None:
         return "/usr/share/OVMF/vars.fd" if loader == "/configured.fd" else None
 
