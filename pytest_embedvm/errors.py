@@ -19,7 +19,7 @@ class EmbedError(Exception):
     raised it (`libvirtError.get_error_domain()`); each class has a default.
     """
 
-    code: ClassVar[ErrorNumber] = ErrorNumber.INTERNAL_ERROR
+    code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
     sentence: ClassVar[str] = "internal error: {}"
     default_origin: ClassVar[ErrorDomain] = ErrorDomain.QEMU
 
@@ -116,6 +116,13 @@ class MissingTarget(EmbedError):
     default_origin = ErrorDomain.DOMAIN
 
 
+class NoDevice(EmbedError):
+    """The domain has no such device."""
+
+    code = ErrorNumber.DEVICE_MISSING
+    sentence = "device not found: {}"
+
+
 class InvalidArgument(EmbedError):
     """An argument of a call is out of its range."""
 
@@ -191,6 +198,30 @@ class NoNetwork(EmbedError):
     code = ErrorNumber.NO_NETWORK
     sentence = "Network not found: {}"
     default_origin = ErrorDomain.NETWORK
+
+
+class NoStoragePool(EmbedError):
+    """No storage pool with this name, uuid or target path; or it is gone."""
+
+    code = ErrorNumber.NO_STORAGE_POOL
+    sentence = "Storage pool not found: {}"
+    default_origin = ErrorDomain.STORAGE
+
+
+class NoStorageVolume(EmbedError):
+    """No volume with this name, path or key; or it is gone."""
+
+    code = ErrorNumber.NO_STORAGE_VOL
+    sentence = "Storage volume not found: {}"
+    default_origin = ErrorDomain.STORAGE
+
+
+class StorageVolumeExists(EmbedError):
+    """A volume of this name is in the pool already; the detail is the quoted name."""
+
+    code = ErrorNumber.STORAGE_VOL_EXIST
+    sentence = "storage volume {} exists already"
+    default_origin = ErrorDomain.STORAGE
 
 
 class NoSecret(EmbedError):
@@ -272,3 +303,26 @@ class AgentUnresponsive(EmbedError):
 
     code = ErrorNumber.AGENT_UNRESPONSIVE
     sentence = "Guest agent is not responding: {}"
+
+
+class HostError(EmbedError):
+    """What the host's libvirt answered: its code, its error domain and its sentence, which is the detail."""
+
+    sentence = "{}"
+
+    def __init__(
+        self, detail: str, *, origin: ErrorDomain | None = None, code: ErrorNumber = ErrorNumber.INTERNAL_ERROR
+    ) -> None:
+        super().__init__(detail, origin=origin)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_of_host, (type(self), self.detail, self.origin, self.code))
+
+
+def _rebuild_of_host(cls: type[HostError], detail: str, origin: ErrorDomain, code: ErrorNumber) -> HostError:
+    return cls(detail, origin=origin, code=code)
+
+
+class HostMissing(HostError):
+    """The host does not have it: libvirt-python, a libvirt daemon, an active network, a way into a bridge."""

@@ -16,8 +16,6 @@ from pytest_embedvm.api.absent import (
     virNodeDevice,
     virNWFilter,
     virNWFilterBinding,
-    virStoragePool,
-    virStorageVol,
 )
 from pytest_embedvm.api.connect import virConnect
 from pytest_embedvm.api.connect.opening import open, openAuth, openReadOnly
@@ -46,6 +44,8 @@ from pytest_embedvm.api.event_loop import (
 )
 from pytest_embedvm.api.network import virNetwork
 from pytest_embedvm.api.secret import virSecret
+from pytest_embedvm.api.storage_pool import virStoragePool
+from pytest_embedvm.api.storage_volume import virStorageVol
 from pytest_embedvm.api.stream import virStream
 from pytest_embedvm.api.version import getVersion
 from pytest_embedvm.constants import *

@@ -1,7 +1,8 @@
-"""Sizes as libvirt spells them."""
+"""Sizes and rates as libvirt spells them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
@@ -14,6 +15,23 @@ MIB: Final = 1024 * KIB
 MOST_BYTES: Final = (1 << 63) - 1
 
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """KiB per second on `average` and at most (`peak`), and the KiB that pass at peak speed in a `burst`."""
+
+    average: int
+    peak: int | None = None
+    burst: int | None = None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What limits a card: what comes in to the guest, and what it sends."""
+
+    inbound: Rate | None = None
+    outbound: Rate | None = None
 
 
 def scale(unit: str) -> int:
@@ -37,8 +55,17 @@ def to_kib(value: int, unit: str) -> int:
     :raise InvalidArgument: when libvirt knows no such unit.
     :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
     """
+    return -(-to_bytes(value, unit) // KIB)
+
+
+def to_bytes(value: int, unit: str) -> int:
+    """VALUE of UNIT in bytes.
+
+    :raise InvalidArgument: when libvirt knows no such unit.
+    :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
+    """
     factor = scale(unit)
     if value > MOST_BYTES // factor:
         # libvirt: virScaleInteger
         raise NumericalOverflow(f"value too large: {value}{unit}", origin=ErrorDomain.NONE)
-    return -(-value * factor // KIB)
+    return value * factor

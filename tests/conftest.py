@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
+
 from pytest_embedvm.qemu.cache import default_cache_dir
 
 pytest_plugins = ["pytester"]
 
 # pytester gives each inner run a home of its own; without this each would probe QEMU and build the guest anew.
 os.environ.setdefault("EMBEDVM_CACHE_DIR", str(default_cache_dir()))
+
+# A busy machine makes no example wrong.
+hypothesis.settings.register_profile("embedvm", deadline=None)
+hypothesis.settings.load_profile("embedvm")

@@ -63,7 +63,7 @@ def test_what_the_vm_can_do_is_named_and_there() -> None:
     assert public == {name for name in public if re.search(rf"\b{name}\b", text)}
     of_console = set(re.findall(r"\bvm\.console\.(\w+)", text))
     assert of_console <= set(dir(Console))
-    attributes = {"console", "domain", "connection", "name"}
+    attributes = {"captures", "console", "domain", "connection", "name"}
     assert set(re.findall(r"\bvm\.(\w+)", text)) <= public | attributes
 
 
@@ -93,7 +93,11 @@ def test_the_first_example_prints_what_is_shown(pytester: pytest.Pytester) -> No
 @pytest.mark.parametrize("number", range(1, len(PYTHON)))
 def test_the_examples_run(pytester: pytest.Pytester, number: int) -> None:
     pytester.makepyfile(PYTHON[number])
-    pytester.runpytest("--embedvm").assert_outcomes(passed=1)
+    outcomes = pytester.runpytest("--embedvm").parseoutcomes()
+    if 'network="host"' in PYTHON[number]:  # not every host has one; tests/live/host runs it where one can be made
+        assert outcomes.keys() - {"skipped"} <= {"passed"}
+    else:
+        assert outcomes == {"passed": 1}
 
 
 def test_every_path_in_the_readme_is_there() -> None:
@@ -131,6 +135,6 @@ def test_every_file_in_the_architecture_is_there() -> None:
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|txt)|(?:\w+/)+)`", elsewhere))
     named |= {path for room in ROOMS for path in files_of(room)}
     named -= {"network/", "storage/", "secret/", "guest/ID/", "images/KEY/", "packages/NAME/"}
-    assert len(ROOMS) == 10
+    assert len(ROOMS) == 11
     places = [PROJECT, PROJECT / "pytest_embedvm"]
     assert {path for path in named if not any((place / path).exists() for place in places)} == set()

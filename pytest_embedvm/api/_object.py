@@ -6,15 +6,16 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
-from pytest_embedvm.api import arguments
+from pytest_embedvm.api import arguments, elsewhere
 from pytest_embedvm.api.error import report, virResetLastError
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.driver import access
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.events import Kind
+from pytest_embedvm.driver.uri import DriverName
 from pytest_embedvm.errors import EmbedError, InternalError, InvalidConnection, OperationDenied, OperationInvalid
 from pytest_embedvm.loop import LoopThread, to_its_end
 
@@ -195,6 +196,19 @@ class LibvirtObject:
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return _run(self._session.loop, coroutine)
 
+    def _elsewhere(
+        self, kind: DriverName, function: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
+        """What the host's libvirt answers to METHOD, which is the C FUNCTION."""
+
+        async def ask() -> object:
+            host = self._session.driver.hosts[kind]
+            return await elsewhere.answer(host, conn, self, method, args, kwargs)
+
+        elsewhere.require_host(self._session.client.uri, kind, function)
+        conn = getattr(self, "_conn", self)  # a connection is its own
+        return self._run(ask())
+
 
 def public(
     function: str, *, writes: bool = False, origin: ErrorDomain = ErrorDomain.DOMAIN
@@ -212,6 +226,8 @@ def public(
                 self._session.check(function, origin, writes=writes)
                 arguments.c_strings((*args, *kwargs.values()))
                 try:
+                    if kind := elsewhere.kind_of(self._session.client.uri, origin):
+                        return cast("T", self._elsewhere(kind, function, method.__name__, args, kwargs))
                     return method(self, *args, **kwargs)
                 except ClosedMeanwhile:
                     raise InvalidConnection(function, origin=origin) from None

@@ -41,13 +41,3 @@ class virNWFilter:
 @unsupported
 class virNWFilterBinding:
     """A network filter, bound to a port."""
-
-
-@unsupported
-class virStoragePool:
-    """A storage pool."""
-
-
-@unsupported
-class virStorageVol:
-    """A volume of a storage pool."""

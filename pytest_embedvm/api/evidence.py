@@ -5,8 +5,7 @@ from __future__ import annotations
 from pytest_embedvm.api._object import answering
 from pytest_embedvm.api.connect import virConnect
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.evidence import Evidence
+from pytest_embedvm.driver.evidence import Evidence, of_all
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -19,4 +18,4 @@ def evidence(connection: virConnect) -> dict[str, Evidence]:
     """
     with answering():
         connection._session.check("evidence", ErrorDomain.NONE, writes=False)
-        return connection._ask(Driver.evidence)
+        return connection._order(of_all)

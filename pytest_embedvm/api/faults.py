@@ -23,7 +23,8 @@ __tracebackhide__ = True
 T = TypeVar("T")
 
 
-def _checked(target: LibvirtObject, function: str, call: Callable[[], T], *, writes: bool = True) -> T:
+def checked(target: LibvirtObject, function: str, call: Callable[[], T], *, writes: bool = True) -> T:
+    """What CALL returns, as a call of FUNCTION on TARGET's connection that WRITES."""
     with answering():
         target._session.check(function, ErrorDomain.NETWORK, writes=writes)
         return call()
@@ -35,7 +36,7 @@ def set_link(domain: virDomain, mac: str, *, up: bool) -> None:
     :raise libvirtError: OPERATION_INVALID when the domain does not run, INVALID_ARG when it has no such card.
     """
     state: links.State = "up" if up else "down"
-    _checked(domain, "set_link", lambda: domain._order(lambda machine: links.set_link_of(machine, mac, state)))
+    checked(domain, "set_link", lambda: domain._order(lambda machine: links.set_link_of(machine, mac, state)))
 
 
 def impairments(domain: virDomain, mac: str) -> tuple[Impairment, Impairment]:
@@ -44,7 +45,7 @@ def impairments(domain: virDomain, mac: str) -> tuple[Impairment, Impairment]:
     :raise libvirtError: as `impair`.
     """
     ask = partial(domain._ask, lambda machine: links.impairments(machine, mac))
-    return _checked(domain, "impairments", ask, writes=False)
+    return checked(domain, "impairments", ask, writes=False)
 
 
 def impair(domain: virDomain, mac: str, inward: Impairment, outward: Impairment) -> None:
@@ -54,7 +55,7 @@ def impair(domain: virDomain, mac: str, inward: Impairment, outward: Impairment)
         cannot be one, OPERATION_UNSUPPORTED when the card is not on a network of the root's.
     """
     ask = partial(domain._ask, lambda machine: links.impair(machine, mac, inward, outward))
-    _checked(domain, "impair", ask)
+    checked(domain, "impair", ask)
 
 
 class NetworkFault:
@@ -102,7 +103,7 @@ def _torn(network: virNetwork, function: str, fault: Fault) -> NetworkFault:
     def tear() -> NetworkFault:
         return network._ask(lambda _, live: _add(network._session, live.require_segment().switch, fault))
 
-    return _checked(network, function, tear)
+    return checked(network, function, tear)
 
 
 def _add(session: Session, switch: Switch, fault: Fault) -> NetworkFault:
@@ -115,4 +116,4 @@ def heal(network: virNetwork) -> None:
 
     :raise libvirtError: OPERATION_INVALID when it is not active.
     """
-    _checked(network, "heal", lambda: network._ask(lambda _, live: live.require_segment().switch.faults.clear()))
+    checked(network, "heal", lambda: network._ask(lambda _, live: live.require_segment().switch.faults.clear()))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
 from pytest_embedvm.driver.driver import Driver
-from pytest_embedvm.driver.network.private import Leased, LiveNetwork, PrivateNetworks
+from pytest_embedvm.driver.network.live import LiveNetwork
+from pytest_embedvm.driver.network.private import Leased, PrivateNetworks
 from pytest_embedvm.errors import NoNetwork
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def identify(network: LiveNetwork) -> NetworkIdentity:
     return NetworkIdentity(network.name, network.uuid)
 
 
+@hosted
 @unsupported
 class virNetwork(LibvirtObject):
     """A network. Made by a connection; it is looked up anew at each call."""
@@ -42,6 +45,13 @@ class virNetwork(LibvirtObject):
         self._conn = conn
         self._session = conn._session
         self._identity = _obj
+
+    @classmethod
+    def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
+        return cls(conn, NetworkIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
+
+    def _at_host(self, host: Any) -> Any:
+        return host.networkLookupByUUID(self.UUID())
 
     def _find(self, driver: Driver) -> LiveNetwork:
         try:
@@ -57,6 +67,13 @@ class virNetwork(LibvirtObject):
             return question(driver.networks, self._find(driver))
 
         return self._run(ask())
+
+    def _order(self, order: Callable[[PrivateNetworks, LiveNetwork], Awaitable[T]]) -> T:
+        async def carry_out() -> T:
+            driver = self._session.driver
+            return await order(driver.networks, self._find(driver))
+
+        return self._run(carry_out())
 
     def connect(self) -> virConnect:
         """The connection it came from: the same object."""
@@ -86,7 +103,7 @@ class virNetwork(LibvirtObject):
 
         :raise libvirtError: OPERATION_INVALID when it is active.
         """
-        self._ask(PrivateNetworks.start)
+        self._order(PrivateNetworks.start)
         return 0
 
     @public("virNetworkDestroy", writes=True, origin=ErrorDomain.NETWORK)
@@ -95,7 +112,7 @@ class virNetwork(LibvirtObject):
 
         :raise libvirtError: OPERATION_INVALID when it is not active.
         """
-        self._ask(PrivateNetworks.destroy)
+        self._order(PrivateNetworks.destroy)
         return 0
 
     @public("virNetworkUndefine", writes=True, origin=ErrorDomain.NETWORK)

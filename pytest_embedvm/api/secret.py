@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, SecretDefineFlags
 from pytest_embedvm.driver.driver import Driver
@@ -36,6 +37,7 @@ def identify(secret: LiveSecret) -> SecretIdentity:
     return SecretIdentity(secret.uuid, int(secret.secret.usage_type), secret.secret.usage_id)
 
 
+@hosted
 @unsupported
 class virSecret(LibvirtObject):
     """A secret. Made by a connection; it is looked up anew at each call."""
@@ -44,6 +46,13 @@ class virSecret(LibvirtObject):
         self._conn = conn
         self._session = conn._session
         self._identity = _obj
+
+    @classmethod
+    def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
+        return cls(conn, SecretIdentity(uuid.UUID(bytes=theirs.UUID()), theirs.usageType(), theirs.usageID()))
+
+    def _at_host(self, host: Any) -> Any:
+        return host.secretLookupByUUID(self.UUID())
 
     def _find(self, driver: Driver) -> LiveSecret:
         return driver.secrets.by_uuid(self._identity.uuid)

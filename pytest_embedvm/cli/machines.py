@@ -43,6 +43,8 @@ class Machine:
 
     @classmethod
     def of(cls, root: Path, record: Record, process: Identity) -> Self:
+        from pytest_embedvm.driver.secret.vault import without_passwords
+
         return cls(
             root=root,
             name=record.name,
@@ -52,7 +54,7 @@ class Machine:
             reason=getattr(record.status.reason, "name", "unknown").lower().replace("_", " "),
             started=record.started,
             kept=record.kept,
-            xml=record.domain,
+            xml=without_passwords(record.domain),
             console_logs={port.alias: port.log for port in record.ports if port.log},
         )
 

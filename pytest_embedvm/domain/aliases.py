@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from pytest_embedvm.domain.devices._base import Device
@@ -30,6 +31,30 @@ def assign(domain: Domain) -> None:
         if device.alias is None:
             device.alias = _first_free(device, taken)
             taken |= {device.alias} if device.alias else set()
+
+
+def assign_new(domain: Domain, devices: Iterable[Device]) -> None:
+    """Give each of DEVICES, which are new in DOMAIN, an alias; those of the others stay.
+
+    :raise ConfigUnsupported: when the user gave it one that another has.
+    """
+    # libvirt: qemuAssignDeviceNetAlias and the like: behind the highest number, so that none is used twice too soon
+    devices = list(devices)
+    taken = {d.alias for d in domain.devices.all if d.alias and not any(d is new for new in devices)}
+    for device in devices:
+        if device.alias is not None and not is_own(device.alias):
+            device.alias = None
+        if device.alias in taken:
+            raise ConfigUnsupported(f"non unique alias detected: {device.alias}")
+        device.alias = device.alias or _behind(device, taken)
+        taken |= {device.alias} if device.alias else set()
+
+
+def _behind(device: Device, taken: set[str]) -> str | None:
+    numbered = re.compile(rf"{re.escape(device.alias_prefix)}([0-9]+)")
+    numbers = [int(found[1]) for alias in taken if (found := numbered.fullmatch(alias))]
+    behind = device.own_alias(max(numbers, default=-1) + 1)
+    return behind if behind and numbered.fullmatch(behind) else _first_free(device, taken)
 
 
 def is_own(alias: str) -> bool:

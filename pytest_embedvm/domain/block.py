@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pytest_embedvm.domain.backends.source import BackingStore, Image, Source, chain, links
 from pytest_embedvm.domain.devices.disk import Disk
+from pytest_embedvm.domain.host import Volume
 from pytest_embedvm.domain.model import Domain
 
 
@@ -52,6 +53,26 @@ def mark_detected(domain: Domain, numbers: tuple[int, ...]) -> None:
     """Tell DOMAIN, which was read from its XML, what `detected` said."""
     for link in _links(domain):
         link.detected = link.index in numbers
+
+
+def found(domain: Domain) -> list[tuple[int, Volume]]:
+    """What the volumes are that DOMAIN's images are in, by the images' numbers."""
+    sources = _sources(domain)
+    return [(number, source.found) for number, source in sources if source.found]
+
+
+def mark_found(domain: Domain, volumes: tuple[tuple[int, Volume], ...]) -> None:
+    """Tell DOMAIN, which was read from its XML, what `found` said."""
+    known = dict(volumes)
+    for number, source in _sources(domain):
+        source.found = known.get(number)
+
+
+def _sources(domain: Domain) -> Iterator[tuple[int, Source]]:
+    for disk in _disks(domain):
+        if disk.source and disk.source.index is not None:
+            yield disk.source.index, disk.source
+        yield from ((link.index, link.source) for link in links(disk.backing) if link.source and link.index is not None)
 
 
 def _disks(domain: Domain) -> Iterator[Disk]:

@@ -26,8 +26,13 @@ def check(context: Context) -> None:
     _check_boot_order(domain)
     domain.check_controllers()
     for device in domain.devices.all:
-        _check_address(device)
-        device.check(context)
+        check_device(device, context)
+
+
+def check_device(device: Device, context: Context) -> None:
+    """Refuse a DEVICE that cannot be given; see `Device.check`."""
+    _check_address(device)
+    device.check(context)
 
 
 def _check_type(context: Context) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lxml import etree
 
@@ -39,7 +39,7 @@ def parse(text: str, *, validate: bool = False, on_unknown: OnUnknown = _ignore)
     domain = mapping.read(Domain, root, seen)
     if not domain.name:
         raise MissingName("")
-    unknown = _unknown(mapping.unread(root, seen))
+    unknown = unknown_in(mapping.unread(root, seen))
     if unknown and validate:
         raise XMLSchemaError(f"unexpected {', '.join(unknown)}")
     if unknown:
@@ -59,6 +59,15 @@ def format(domain: Domain, *, inactive: bool = False) -> str:  # noqa: A001 - th
     return document.format(root)
 
 
+def spelled(domain: Domain, spell: Callable[[str], str | None]) -> Domain:
+    """DOMAIN with every password that its XML says as SPELL writes it; None leaves it out."""
+    if any(device.has_password for device in domain.devices.all):
+        domain = domain.copy()
+        for device in domain.devices.all:
+            device.spell_password(spell)
+    return domain
+
+
 def _without_live_names(domain: Domain) -> Domain:
     domain = domain.copy()
     domain.id = None
@@ -69,7 +78,7 @@ def _without_live_names(domain: Domain) -> Domain:
     return domain
 
 
-def _unknown(unread: Iterator[tuple[tuple[str, ...], str]]) -> list[str]:
+def unknown_in(unread: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
     """What of the UNREAD libvirt's schema does not know either, spelled out.
 
     :raise ConfigUnsupported: when it knows one of them.

@@ -1,6 +1,8 @@
-"""Ports of the host that its kernel chooses: known only once QEMU has opened them."""
+"""Ports and devices of the host that its kernel chooses: known only once they are opened."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from pytest_embedvm.domain.backends.forwards import read_usernet
 from pytest_embedvm.domain.devices.interface import Interface
@@ -17,6 +19,12 @@ def learn_ports(domain: Completed, usernet: str) -> None:
     found = tuple(read_usernet(usernet))
     for interface in _interfaces(domain):
         interface.learn(found)
+
+
+def learn_taps(domain: Completed, taps: Mapping[str, str]) -> None:
+    """Fill in DOMAIN the names of the host's TAPS, by the MAC of the card."""
+    for interface in _interfaces(domain):
+        interface.target_dev = taps.get(interface.mac or "", interface.target_dev)
 
 
 def _interfaces(domain: Completed) -> list[Interface]:

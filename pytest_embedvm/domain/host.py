@@ -27,6 +27,15 @@ class FirmwareImage:
     stateless: bool = False
 
 
+@dataclass(frozen=True)
+class Volume:
+    """A volume of a storage pool: where it is, what that is, and what its pool takes it for."""
+
+    path: str
+    type: Literal["file", "block", "dir"]
+    format: str
+
+
 class Host(Protocol):
     """The host, as a domain that is being completed sees it."""
 
@@ -60,6 +69,13 @@ class Host(Protocol):
 
     def nvram_template(self, loader: str) -> str | None:
         """What the variables of the firmware at LOADER are made from, if that is configured."""
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        """What the VOLUME of a storage POOL is.
+
+        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
+        :raise ConfigUnsupported: when the pool is not active.
+        """
 
     def now(self) -> datetime.datetime:
         """The time in UTC."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, cast
 
+from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses import pci, usb, virtio_serial
 from pytest_embedvm.domain.devices import KINDS
 from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.devices.controller import Controller, ControllerType
 from pytest_embedvm.domain.devices.hub import Hub
+from pytest_embedvm.errors import InternalError
 
 #: What disks sit on, in the order in which controllers are added (libvirt: virDomainDefAddImplicitControllers).
 _DISKS: Final = ("scsi", "fdc", "ide", "sata")
@@ -56,6 +58,22 @@ def add_controller(context: Context, kind: str, index: int, model: str | None = 
     context.domain.devices.all.append(controller)
     controller.complete(context)
     return controller
+
+
+def plug_addresses(context: Context) -> None:
+    """Give those devices their addresses that have none, in a machine that runs: no bridge and no hub can be added.
+
+    :raise InternalError: when there is no place for one.
+    :raise XMLError: when an address the user chose is taken, or cannot be.
+    """
+    virtio_serial.assign(context, lambda index: add_controller(context, "virtio-serial", index))
+    pci.assign_free(context)
+    usb.assign(context, _no_hub)
+
+
+def _no_hub() -> None:
+    # libvirt: virDomainUSBAddressAssignFromBus
+    raise InternalError("No free USB ports", origin=ErrorDomain.DOMAIN)
 
 
 def assign_addresses(context: Context) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
+from pytest_embedvm.domain.host import Host
 from pytest_embedvm.domain.model import Domain
 
 
@@ -12,6 +13,16 @@ def needed_files(domain: Domain) -> Iterator[NeededFile]:
     """The files and block devices of the host that DOMAIN's devices stand on, in the devices' order."""
     for device in domain.devices.all:
         yield from device.needed_files()
+
+
+def find_volumes(domain: Domain, host: Host) -> None:
+    """Find in DOMAIN, which is about to run, the volumes of storage pools that its devices stand on.
+
+    :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
+    """
+    # libvirt: qemuProcessPrepareHostStorage's virDomainDiskTranslateSourcePool
+    for device in domain.devices.all:
+        device.find_volumes(host)
 
 
 def disk_with(domain: Domain, node: str) -> tuple[str, str]:

@@ -23,6 +23,8 @@ class Settings:
     #: None: no.
     vnc_tls_x509_verify: bool | None = None
     vnc_tls_priority: str | None = None
+    #: The secret that opens the server's key; None: the key is not encrypted.
+    vnc_tls_x509_secret_uuid: str | None = None
     vnc_password: str | None = field(default=None, repr=False)
     vnc_sasl: bool = False
     vnc_sasl_dir: str | None = None

@@ -25,12 +25,14 @@ GRACE_S: Final = 1.0
 LAST_WORDS_BYTES: Final = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Companion:
     """A program beside QEMU; `said` is its standard output and error, None for one that another process started."""
 
     process: Process
     said: IO[bytes] | None = None
+    #: Whether somebody waits for its end.
+    watched: bool = False
 
     @property
     def name(self) -> str:
@@ -51,7 +53,8 @@ class Companions:
     def __init__(self, gate: Gate | None = None, *, outlives_parent: bool = False) -> None:
         """:param gate, outlives_parent: how each is spawned; see `Process.spawn`."""
         self._all: list[Companion] = []
-        self._gate = gate
+        #: Where those wait that are started now.
+        self.gate = gate
         self._outlives_parent = outlives_parent
 
     def __iter__(self) -> Iterator[Process]:
@@ -82,13 +85,23 @@ class Companions:
                 words,
                 output=said,
                 pass_fds=(theirs.fileno(),),
-                gate=self._gate,
+                gate=self.gate,
                 outlives_parent=self._outlives_parent,
             )
         process.name = name
-        stack.push_async_callback(process.kill)
         self._all.append(Companion(process, said))
+        self._end_with(self._all[-1], stack)
         return ours.fileno()
+
+    def end_with(self, name: str, stack: contextlib.AsyncExitStack) -> None:
+        """Those called NAME that were adopted end when STACK is unwound."""
+        for companion in self._all:
+            if companion.name == name:
+                self._end_with(companion, stack)
+
+    def _end_with(self, companion: Companion, stack: contextlib.AsyncExitStack) -> None:
+        stack.push_async_callback(companion.process.kill)
+        stack.callback(self._all.remove, companion)  # before it is ended: nobody is to miss it
 
     def require(self) -> None:
         """:raise InternalError: when one has ended already; with its own words."""
@@ -109,15 +122,18 @@ class Companions:
     def watch(self, running: Running, log: Log) -> None:
         """From now on, say in LOG and in the machine's own log when one ends before QEMU."""
         for companion in self._all:
-            running.background(asyncio.get_running_loop().create_task(_watch(companion, running, log)))
+            if not companion.watched:
+                companion.watched = True
+                running.background(asyncio.get_running_loop().create_task(self._watch(companion, running, log)))
 
-
-async def _watch(companion: Companion, running: Running, log: Log) -> None:
-    await companion.process.wait()
-    try:
-        async with asyncio.timeout(GRACE_S):
-            await running.process.wait()
-    except TimeoutError:
-        sentence = f"{companion.name} has ended, and the machine runs on without it: {companion.last_words}"
-        log.warning("%s", sentence)
-        logs.note(log, running.log, sentence)
+    async def _watch(self, companion: Companion, running: Running, log: Log) -> None:
+        await companion.process.wait()
+        if companion not in self._all:
+            return  # what it was for was unplugged
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await running.process.wait()
+        except TimeoutError:
+            sentence = f"{companion.name} has ended, and the machine runs on without it: {companion.last_words}"
+            log.warning("%s", sentence)
+            logs.note(log, running.log, sentence)

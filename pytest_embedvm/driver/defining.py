@@ -15,7 +15,7 @@ from pytest_embedvm.constants import (
 )
 from pytest_embedvm.domain import definition as xml
 from pytest_embedvm.domain.migratable import migratable
-from pytest_embedvm.domain.model import Domain
+from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import nvram, persist
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
@@ -87,27 +87,43 @@ def rename(machine: Machine, new: str) -> None:
 
 def affected(machine: Machine, flags: int) -> list[Domain]:
     """Which of definition and live FLAGS mean."""
+    return [domain for domain in impact(machine, flags) if domain is not None]
+
+
+def impact(machine: Machine, flags: int) -> tuple[Completed | None, Domain | None]:
+    """What runs and the definition, each if FLAGS mean it.
+
+    :raise OperationInvalid: when they mean what is not there.
+    """
     # libvirt: virDomainObjUpdateModificationImpact
     live = bool(flags & DomainModificationImpact.LIVE)
     config = bool(flags & DomainModificationImpact.CONFIG)
     if not live and not config:
         live, config = machine.active, not machine.active
-    chosen: list[Domain] = []
-    if live:
-        if not machine.active:
-            raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
-        chosen += [machine.live] if machine.live else []
+    if live and not machine.active:
+        raise OperationInvalid("domain is not running", origin=ErrorDomain.DOMAIN)
     if config and not machine.persistent:
         raise OperationInvalid("transient domains do not have any persistent config", origin=ErrorDomain.DOMAIN)
-    return chosen + ([machine.definition] if config else [])
+    return machine.live if live else None, machine.definition if config else None
 
 
 def text(machine: Machine, flags: int) -> str:
-    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root."""
+    """MACHINE as XML: what runs, or with INACTIVE what the next start will have; with MIGRATABLE for another root.
+
+    Passwords are in it with SECURE only.
+    """
     inactive = bool(flags & DomainXMLFlags.INACTIVE)
+    domain, inactive = _chosen(machine, flags, inactive=inactive)
+    if not flags & DomainXMLFlags.SECURE:
+        domain = xml.spelled(domain, lambda _password: None)
+    return xml.format(domain, inactive=inactive)
+
+
+def _chosen(machine: Machine, flags: int, *, inactive: bool) -> tuple[Domain, bool]:
+    """What FLAGS ask for, and whether it is without what only a running domain has."""
     if flags & DomainXMLFlags.MIGRATABLE:
         chosen = machine.definition if inactive else machine.live or machine.definition
-        return xml.format(migratable(chosen, machine.driver.host), inactive=True)
+        return migratable(chosen, machine.driver.host), True
     if machine.live is None or (inactive and machine.redefined):
-        return xml.format(machine.definition, inactive=True)
-    return xml.format(machine.live, inactive=inactive)
+        return machine.definition, True
+    return machine.live, inactive

@@ -11,19 +11,34 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from pytest_embedvm.driver import taps
 from pytest_embedvm.driver.companions import Companions
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
-from pytest_embedvm.qemu.parts import Card, Companion, Connect, Listen, OpenFile, Request, Scratch, SocketPlace
+from pytest_embedvm.qemu.parts import (
+    Card,
+    Companion,
+    Connect,
+    Descriptor,
+    Listen,
+    OpenFile,
+    Request,
+    Scratch,
+    SocketPlace,
+    Tap,
+)
 
 BACKLOG: Final = 16
 
 
+#: What is there at once.
+OtherRequest: TypeAlias = Card | Companion | Connect | Listen | OpenFile | Scratch | SocketPlace
 #: Connects a card to its network, until the stack is unwound.
 Plug = Callable[[Card, contextlib.AsyncExitStack], None]
 
@@ -35,10 +50,43 @@ class Beside:
     plug: Plug
     companions: Companions = field(default_factory=Companions)
     files: list[Path] = field(default_factory=list)
+    #: The tap devices, by the MAC of the card.
+    taps: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, path: Path, stack: contextlib.AsyncExitStack) -> None:
+        """The file at PATH goes with the machine, and is forgotten when STACK is unwound."""
+        self.files.append(path)
+        stack.callback(self.files.remove, path)
+
+
+async def open_all(
+    wanted: Iterable[Descriptor], holdings: Holdings, passed: contextlib.ExitStack, beside: Beside
+) -> dict[str, int]:
+    """Open what the parts of a machine ask for; the numbers by the descriptors' names.
+
+    :raise SystemFailure, HostMissing: when something cannot be had.
+    """
+    return {d.name: await open_one(d, holdings.stack(d.name), passed, beside) for d in wanted}
+
+
+async def open_one(
+    descriptor: Descriptor, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+) -> int:
+    """Open what DESCRIPTOR asks for; its number.
+
+    :param stack, passed, beside: as for `open_request`.
+    :raise SystemFailure, HostMissing: when it cannot be had.
+    """
+    if not isinstance(descriptor.opens, Tap):
+        return open_request(descriptor.opens, stack, passed, beside)
+    tap = await taps.open_tap(descriptor.opens)
+    passed.callback(os.close, tap.descriptor)
+    beside.taps[descriptor.opens.mac] = tap.name
+    return tap.descriptor
 
 
 def open_request(
-    request: Request, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
+    request: OtherRequest, stack: contextlib.AsyncExitStack, passed: contextlib.ExitStack, beside: Beside
 ) -> int:
     """Open what a part of a machine asks for, and return its number.
 
@@ -64,16 +112,37 @@ def open_request(
             descriptor = _open_directory(Path(path).parent)
             passed.callback(os.close, descriptor)
             stack.callback(Path(path).unlink, missing_ok=True)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Scratch(path):
             descriptor = _make_file(Path(path), stack)
             passed.callback(os.close, descriptor)
-            beside.files.append(Path(path))
+            beside.keep(Path(path), stack)
             return descriptor
         case Companion(name, argv, listens):
             ends = _accepting_pair() if listens else socket.socketpair()
             return beside.companions.start(name, argv, ends, stack, passed)
+
+
+def adopt_request(request: Request, stack: contextlib.AsyncExitStack, beside: Beside) -> None:
+    """Answer for what an earlier process opened for a machine that still runs; a card is connected again.
+
+    :param stack: undoes what `open_request` would have had it undo.
+    """
+    match request:
+        case Card(path):
+            stack.callback(_drop, Path(path), beside)
+            beside.plug(request, stack)
+        case Listen(path) | SocketPlace(path) | Scratch(path):
+            stack.callback(_drop, Path(path), beside)
+        case Companion(name):
+            beside.companions.end_with(name, stack)
+
+
+def _drop(path: Path, beside: Beside) -> None:
+    path.unlink(missing_ok=True)
+    if path in beside.files:
+        beside.files.remove(path)
 
 
 def _listen(
@@ -82,7 +151,7 @@ def _listen(
     sock = passed.enter_context(listen_unix(bound))
     for place in {bound, path}:
         stack.callback(remove_socket, place, bound.stat())
-        beside.files.append(place)
+        beside.keep(place, stack)
     return sock.fileno()
 
 

@@ -16,14 +16,15 @@ from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, Error
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
+from pytest_embedvm.domain.media import find_volumes
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event
-from pytest_embedvm.driver.evidence import Evidence
 from pytest_embedvm.driver.filters import matches
 from pytest_embedvm.driver.host import EmbedHost
+from pytest_embedvm.driver.hosts.hosts import Hosts
 from pytest_embedvm.driver.hub import EventHub, Subject
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.migration.server import Server
@@ -37,6 +38,7 @@ from pytest_embedvm.driver.roots.lock import HeldInPassing
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.start import command_line
+from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
@@ -55,16 +57,18 @@ class Driver:
 
     name = "qemu"
 
-    def __init__(self, root: Root, config: Config) -> None:
+    def __init__(self, root: Root, config: Config, of_the_host: Hosts) -> None:
         self.root = root
         self.config = config
         self.uri = make_uri(root.path)
         self.events = EventHub(root.log)
-        self.host = EmbedHost(root, config)
         self.ownership = Ownership(root, config)
         self.registry = Registry()
+        self.hosts = of_the_host
         self.secrets = PrivateSecrets(self.events)
-        self.networks = PrivateNetworks(self.events)
+        self.storage = PrivateStorage(self.events, self.secrets)
+        self.host = EmbedHost(root, config, self.storage)
+        self.networks = PrivateNetworks(self.events, self.host)
         self.ids = Ids(root)
         self.recordings = Recordings(root, self.events)
         self.events.on_delivered = partial(_note_delivery, asyncio.get_running_loop(), self.recordings)
@@ -84,32 +88,38 @@ class Driver:
         Each call is a connection: it wants one `close()`.
 
         :raise NoConnect, InternalError, InvalidArgument, ConfigUnsupported: when the URI is not right; see `parse_uri`.
-        :raise InvalidArgument: also when it asks for what one of the root's drivers cannot honour.
+        :raise InvalidArgument: also when one of the root's drivers cannot honour it.
+        :raise HostMissing, HostError: when it asks for a driver of the host's, and has none or is not let in.
         :raise ConfigSyntax, ConfigUnsupported: also when the configuration is not right, or not that of the driver
             that has the root open in this process; see `Config.read`.
         :raise SystemFailure: when the root cannot be made, or another process has it; names that process.
         """
         wanted, options = parse_uri(uri), options or Options()
-        subdrivers.check_modes(wanted)
         root = Root(wanted.root)
         while (driver := _open.get(root.identity)) is not None:
             if driver._loop is not asyncio.get_running_loop():
                 driver._outlive_loop()
             elif driver._connections:
-                driver._join(wanted, options)
+                await driver._join(wanted, options)
                 return driver
             else:  # its first connection is being opened, or its last one closed
                 await (driver._closed if driver._opened.is_set() else driver._opened).wait()
-        return await cls._first(root, Config.read(root.path, options.config, file=wanted.config))
+        config = Config.read(root.path, options.config, file=wanted.config)
+        return await cls._first(root, config, Hosts(wanted.of_the_host))
 
-    def _join(self, wanted: Uri, options: Options) -> None:
+    async def _join(self, wanted: Uri, options: Options) -> None:
         if wanted.config is not None or options.config is not None:
             self.config.require_same(Config.read(self.root.path, options.config, file=wanted.config))
         self._connections += 1
+        try:
+            await self.hosts.open(wanted.of_the_host)
+        except BaseException:
+            await self.close()
+            raise
 
     @classmethod
-    async def _first(cls, root: Root, config: Config) -> Driver:
-        driver = _open[root.identity] = cls(root, config)
+    async def _first(cls, root: Root, config: Config, of_the_host: Hosts) -> Driver:
+        driver = _open[root.identity] = cls(root, config, of_the_host)
         try:
             await _acquire(root)
             for warning in config.warnings:
@@ -125,7 +135,7 @@ class Driver:
 
     def _secondary(self) -> list[subdrivers.Subdriver]:
         """Those that QEMU's calls, in the order in which they are initialised."""
-        return [self.secrets, self.networks]
+        return [self.hosts, self.secrets, self.networks, self.storage]
 
     async def initialize(self, *, privileged: bool, root: Root) -> None:
         """Take up the machines that are defined in ROOT, and those that run there already.
@@ -224,10 +234,6 @@ class Driver:
         if machine.kept:
             self.recordings.mark(machine.name)
 
-    def evidence(self) -> dict[str, Evidence]:
-        """What is known of each machine by its name, those that are gone included."""
-        return {machine.name: machine.evidence() for machine in (*self.registry.gone, *self.registry)}
-
     # Machines
 
     async def create_xml(self, xml: str, flags: int = 0, client: Client | None = None) -> Machine:
@@ -317,6 +323,7 @@ class Driver:
     async def native(self, xml: str) -> str:
         """The command line that would start the domain XML describes; what QEMU would inherit is numbered from 3."""
         domain = await self._read(xml)
+        find_volumes(domain, self.host)
         planned = launch(domain, self.host)
         numbers = {descriptor.name: number for number, descriptor in enumerate(planned.descriptors, 3)}
         return command_line(planned.argv(numbers), dict(planned.environment)) + "\n"
@@ -366,6 +373,7 @@ def _forget_in_child() -> None:
     for driver in _open.values():
         driver.root.forget()
         driver.server.forget()
+        driver.networks.forget()
         for machine in driver.registry:
             if machine.running:
                 machine.running.forget()

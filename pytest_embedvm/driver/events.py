@@ -111,6 +111,20 @@ class BalloonChange(Event):
 
 
 @dataclass(frozen=True)
+class DeviceAdded(Event):
+    event_id = DomainEventID.DEVICE_ADDED
+    alias: str
+
+
+@dataclass(frozen=True)
+class DeviceRemovalFailed(Event):
+    """The guest does not let it go."""
+
+    event_id = DomainEventID.DEVICE_REMOVAL_FAILED
+    alias: str
+
+
+@dataclass(frozen=True)
 class DeviceRemoved(Event):
     event_id = DomainEventID.DEVICE_REMOVED
     alias: str

@@ -10,10 +10,11 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, Volume
 from pytest_embedvm.driver import firmware
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.roots.root import Root, file_name
+from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.driver.vsock import free_cid
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, SystemFailure
 from pytest_embedvm.qemu.accelerator import requested
@@ -41,8 +42,9 @@ _VIRTIOFSD: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/
 class EmbedHost:
     """Implements `domain.host.Host`. `prepare` asks QEMU; all else answers from memory."""
 
-    def __init__(self, root: Root, config: Config) -> None:
+    def __init__(self, root: Root, config: Config, storage: PrivateStorage) -> None:
         self._root = root
+        self._storage = storage
         self.settings = config
         self._probed: dict[str, HostCapabilities] = {}
 
@@ -112,6 +114,9 @@ class EmbedHost:
             if os.access(path, os.X_OK):
                 return path
         raise ConfigUnsupported(f"virtiofsd is not installed: it is none of {', '.join(_VIRTIOFSD)}")
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        return self._storage.volume(pool, volume)
 
     def vsock_cid(self, wanted: int | None) -> int:
         return free_cid(wanted)

@@ -25,7 +25,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
-from pytest_embedvm.driver.client import Client, Options
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
@@ -35,6 +35,7 @@ from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.driver.start import start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
@@ -190,7 +191,7 @@ class Machine:
         """
         try:
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, client.options if client else Options(), wait=wait, arriving=arriving)
+            await self._start(live, flags, client or Client(), wait=wait, arriving=arriving)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -203,17 +204,22 @@ class Machine:
             self.owner = client or self._driver
 
     async def _start(
-        self, live: Completed, flags: int, options: Options, *, wait: bool, arriving: Arriving | None
+        self, live: Completed, flags: int, client: Client, *, wait: bool, arriving: Arriving | None
     ) -> None:
-        media.check(live)
+        await self._driver.hosts.allocate(live, client.uri)
+        media.prepare(live, self._driver.host)
         self.live, live.id = live, self._driver.ids.next()
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         launched = launch(live, self._driver.host)
         planned = arriving.adapt(launched) if arriving else launched
-        kept = options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+        kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
-        await start(self, planned, recording, self._driver.ownership, paused=wait, door=options.debug)
+        values = await sealing.values(planned.parts, self._driver.hosts.secrets(client.uri) or self._driver.secrets)
+        try:
+            await start(self, planned, recording, secrets=values, paused=wait, door=client.options.debug)
+        finally:
+            sealing.wipe(values)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
@@ -338,6 +344,11 @@ class Machine:
         force = bool(flags & DomainConsoleFlags.FORCE)
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
+
+    async def flush(self) -> None:
+        """Return when what was captured of it is in its files."""
+        for capture in self._last.captures if self._last else ():
+            await capture.flush()
 
     def evidence(self) -> Evidence:
         return collect(self._last, self.root.log_path(self.name))

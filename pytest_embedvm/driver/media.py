@@ -9,7 +9,8 @@ from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.source import FORMATS, WITH_BACKING, BackingStore, NeededFile, Source
-from pytest_embedvm.domain.media import drop_medium, learn_backing, needed_files
+from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.media import drop_medium, find_volumes, learn_backing, needed_files
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, SystemFailure
 from pytest_embedvm.qemu import image
@@ -21,8 +22,19 @@ DEEPEST: Final = 200
 _PROTOCOL: Final = re.compile(r"[^/]*:")
 
 
-def check(live: Domain) -> None:
+def prepare(live: Domain, host: Host, *, may_drop: bool = True) -> None:
+    """Find the volumes of storage pools that LIVE stands on, and `check` it.
+
+    :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: when a volume is not there; see `Host.volume`.
+    """
+    find_volumes(live, host)
+    check(live, may_drop=may_drop)
+
+
+def check(live: Domain, *, may_drop: bool = True) -> None:
     """Return if the files and devices of LIVE are there; a medium that is missing and optional is taken out of it.
+
+    :param may_drop: otherwise one that is optional must be there, too.
 
     LIVE is told what its images' headers name as backing files, so that QEMU opens what was looked at here.
 
@@ -35,7 +47,7 @@ def check(live: Domain) -> None:
     # libvirt: qemuDomainCheckDiskPresence, qemuDomainDetermineDiskChain
     for file in list(needed_files(live)):
         reason = _missing(file.path)
-        if reason and file.policy == "optional":
+        if reason and may_drop and file.policy == "optional":
             drop_medium(live, file)
         elif reason:
             raise SystemFailure(f"Cannot access storage file {_spell(file)}: {reason}", origin=ErrorDomain.STORAGE)

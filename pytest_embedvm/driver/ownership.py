@@ -171,6 +171,8 @@ def _opened(launch: Launch, live: Domain) -> Iterator[tuple[Path, int]]:
     for part in launch.parts:
         if isinstance(part, KeyvalPart) and part.option == "-chardev":
             yield from ((Path(place), READ | WRITE) for place in _places(part))
+        elif isinstance(part, ObjectPart) and part.props["qom-type"] == "secret" and "file" in part.props:
+            yield Path(str(part.props["file"])), READ
         elif isinstance(part, ObjectPart) and part.props["qom-type"] == "tls-creds-x509":
             yield from ((Path(str(part.props["dir"]), name), READ) for name in _CERTIFICATES)
 

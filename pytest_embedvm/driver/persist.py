@@ -12,6 +12,7 @@ from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.driver import logs
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root, file_name
+from pytest_embedvm.driver.secret.vault import Vault
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 
@@ -31,9 +32,14 @@ def save(root: Root, domain: Domain) -> None:
     """
     path = root.definition_path(domain.name)
     try:
-        write_atomically(path, (WARNING + definition.format(domain, inactive=True)).encode())
+        write_atomically(path, (WARNING + _concealed(root, domain)).encode())
     except OSError as error:
         raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
+
+
+def _concealed(root: Root, domain: Domain) -> str:
+    """DOMAIN as XML that holds no password: only this root can read them again."""
+    return definition.format(definition.spelled(domain, Vault(root).conceal), inactive=True)
 
 
 def remove(root: Root, name: str) -> None:
@@ -68,4 +74,4 @@ def _read(root: Root, path: Path) -> Domain:
     domain = definition.parse(path.read_text("utf-8"), on_unknown=partial(logs.unknown, root.log))
     if file_name(domain.name) != path.stem:
         raise SystemFailure(f"it holds a domain of another name, '{domain.name}'")
-    return domain
+    return definition.spelled(domain, Vault(root).reveal)

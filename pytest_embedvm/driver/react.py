@@ -32,6 +32,7 @@ from pytest_embedvm.constants import (
 from pytest_embedvm.domain.consoles import learn_state
 from pytest_embedvm.domain.media import disk_with
 from pytest_embedvm.driver import blockjobs, events, state
+from pytest_embedvm.driver.hotplug import unplugging
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.qemu.monitor import Event
 from pytest_embedvm.units import KIB
@@ -236,9 +237,14 @@ def _tray_moved(machine: Machine, running: Running, data: Data) -> None:  # noqa
     machine.emit(events.TrayChange(data.get("id") or data.get("device", ""), reason))
 
 
-def _device_deleted(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+def _device_deleted(machine: Machine, running: Running, data: Data) -> None:
     if "device" in data:  # else a device without an id, which nobody can name
-        machine.emit(events.DeviceRemoved(data["device"]))
+        unplugging.deleted(machine, running, data["device"])
+
+
+def _unplug_refused(machine: Machine, running: Running, data: Data) -> None:
+    if "device" in data:
+        unplugging.refused(machine, running, data["device"])
 
 
 def _port_changed(machine: Machine, running: Running, data: Data) -> None:
@@ -275,6 +281,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "BLOCK_IO_ERROR": _io_error,
     "DEVICE_DELETED": _device_deleted,
     "DEVICE_TRAY_MOVED": _tray_moved,
+    "DEVICE_UNPLUG_GUEST_ERROR": _unplug_refused,
     "GUEST_PANICKED": _panicked,
     "JOB_STATUS_CHANGE": blockjobs.changed,
     "MIGRATION": _migration,

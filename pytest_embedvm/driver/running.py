@@ -14,6 +14,7 @@ from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.restart.record import BlockJob
 from pytest_embedvm.driver.restart.recording import Recording
@@ -24,6 +25,7 @@ from pytest_embedvm.qemu.process import Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.migration.transfer import Transfer
+    from pytest_embedvm.driver.network.capture import Capture
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0
@@ -48,8 +50,14 @@ class Running:
     #: Whether it outlives us.
     kept: bool
     #: The files, sockets too, that go with it, and the programs that run beside it.
-    files: tuple[Path, ...]
+    files: list[Path]
     companions: Companions
+    #: What was opened for its parts, which may go before QEMU does.
+    holdings: Holdings
+    #: The host's taps that its cards have, by their MACs.
+    taps: dict[str, str] = field(default_factory=dict)
+    #: What was captured of its cards, those that were ended included.
+    captures: list[Capture] = field(default_factory=list)
     #: Block jobs that were begun and whose end was not told, by QEMU's name of them; and who waits for their end.
     jobs: dict[str, BlockJob] = field(default_factory=dict)
     jobs_awaited: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -72,6 +80,8 @@ class Running:
     #: Set by who stops it; None: it stopped by itself.
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Who waits for QEMU to have removed a device, by its alias.
+    removals: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     #: Consoles that are open, by alias.
     consoles: dict[str, ConsoleLink] = field(default_factory=dict)
     watcher: asyncio.Task[None] | None = None

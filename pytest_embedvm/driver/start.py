@@ -10,22 +10,25 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
+from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
-from pytest_embedvm.domain.consoles import learn
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
-from pytest_embedvm.domain.forwards import awaits_ports, learn_ports
+from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
 from pytest_embedvm.driver import logs, react, stop
 from pytest_embedvm.driver.companions import Companions
-from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_request
+from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_all, open_request
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.ownership import Ownership
 from pytest_embedvm.driver.ports import ports
 from pytest_embedvm.driver.restart.recording import Recording
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.errors import InternalError, OperationTimeout, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.logs import Log
@@ -53,14 +56,14 @@ async def start(
     machine: Machine,
     launch: Launch,
     recording: Recording,
-    ownership: Ownership,
     *,
+    secrets: sealing.Values,
     paused: bool,
     door: bool = True,
 ) -> None:
     """Start QEMU, link it to MACHINE, and let the guest run unless PAUSED.
 
-    :param ownership: whom it runs as, and what that user is given.
+    :param secrets: what the secrets are worth that LAUNCH refers to.
     :param door: whether there is a second monitor, a socket that anybody of this user can connect to.
     :param recording: where it is put on record, and which says whether it outlives us: then its monitor is a socket,
         too, that whoever opens the root next connects to.
@@ -68,12 +71,15 @@ async def start(
     :raise SystemFailure: when a file, a socket or the program itself cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        running = _spawn(machine, launch, recording, ownership, stack, door=door)
+        stack.push(partial(_unrecorded, recording))
+        home = _home(machine, stack)
+        launch = replace(launch, parts=sealing.seal(launch.parts, secrets, home))
+        running = await _spawn(machine, launch, recording, machine.driver.ownership, stack, home=home, door=door)
         machine.spawned(running)
         await _connect(machine, running, stack)
         for command in launch.commands:
             await _execute(running, command.name, command.arguments)
-        await _learn(machine, running)
+        await learn(machine, running)
         running.companions.require()
         if not paused:
             running.resuming = DomainRunningReason.BOOTED
@@ -83,24 +89,31 @@ async def start(
     stop.watch(machine, running)
 
 
-def _spawn(
+def _home(machine: Machine, stack: contextlib.AsyncExitStack) -> Path:
+    """The machine's own directory, which ends with it; nothing of a dead process's is in it."""
+    home = machine.root.runtime_directory((machine.live.id if machine.live else None) or 0, machine.name)
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+async def _spawn(
     machine: Machine,
     launch: Launch,
     recording: Recording,
     ownership: Ownership,
     stack: contextlib.AsyncExitStack,
     *,
+    home: Path,
     door: bool,
 ) -> Running:
     domain_id, kept = (machine.live.id if machine.live else None) or 0, recording.kept
-    stack.push(partial(_unrecorded, recording))
     with contextlib.ExitStack() as passed:
         # Without the kernel's death signal nobody would know of a QEMU that begins before it is on record.
         gate = passed.enter_context(Gate()) if kept or not dies_with_parent() else None
         beside = Beside(machine.driver.networks.plug, Companions(gate, outlives_parent=kept))
-        home = machine.root.runtime_directory(domain_id, machine.name)
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        numbers = {d.name: open_request(d.opens, stack, passed, beside) for d in launch.descriptors}
+        holdings = Holdings()
+        stack.push_async_callback(holdings.aclose)
+        numbers = await open_all(launch.descriptors, holdings, passed, beside)
         ours, theirs = _monitor(home, stack, passed, beside) if kept else _private_monitor(stack, passed)
         monitors = {"monitor": theirs}
         if door:
@@ -109,7 +122,7 @@ def _spawn(
         environment = {**_environment(home), **launch.environment}
         log = machine.root.log_path(machine.name)
         found = ports(launch.parts)
-        _make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
+        make_logs(port.log for port in found if port.log and port.log.is_relative_to(machine.root.path))
         if machine.live:
             ownership.lend(launch, machine.live, home, stack)
         label = machine.root.log.about(machine.name)
@@ -140,8 +153,10 @@ def _spawn(
             recording=recording,
             started=time.time(),
             kept=kept,
-            files=tuple(beside.files),
+            files=beside.files,
+            taps=beside.taps,
             companions=beside.companions,
+            holdings=holdings,
         )
         recording.begin(running)
         if gate:
@@ -218,7 +233,7 @@ def _failed(log: Log, path: Path, kind: type[BaseException] | None, *_: object) 
         logs.shutting_down(log, path, DomainShutoffReason.FAILED)
 
 
-def _make_logs(paths: Iterable[Path]) -> None:
+def make_logs(paths: Iterable[Path]) -> None:
     """Make the consoles' own logs, which QEMU opens: it would follow a symbolic link."""
     for path in paths:
         os.close(logs.open_log(path))
@@ -239,14 +254,15 @@ async def _connect(machine: Machine, running: Running, stack: contextlib.AsyncEx
         await _execute(running, "set-action", {"reboot": "shutdown"})
 
 
-async def _learn(machine: Machine, running: Running) -> None:
-    """Fill in what only QEMU knows: the terminals and the ports that it was given."""
+async def learn(machine: Machine, running: Running) -> None:
+    """Fill in what only QEMU knows: the terminals and the ports that it was given; and the names of its taps."""
     if machine.live is None:
         return
+    learn_taps(machine.live, running.taps)
     if awaits_vnc_port(machine.live):
         learn_vnc_port(machine.live, await _execute(running, "query-vnc"))
     if running.ports:
-        learn(machine.live, await _execute(running, "query-chardev"))
+        consoles.learn(machine.live, await _execute(running, "query-chardev"))
     if awaits_ports(machine.live):
         human = {"command-line": "info usernet"}  # QMP has no such query
         learn_ports(machine.live, await _execute(running, "human-monitor-command", human))

@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Iterable
 from typing import Protocol
 
-from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.explain import Need, explain
 from pytest_embedvm.driver.roots.root import Root
-from pytest_embedvm.driver.uri import Mode, Uri
-from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument
+from pytest_embedvm.driver.uri import Uri
+from pytest_embedvm.errors import ConfigUnsupported
 from pytest_embedvm.xml import document
 
 
@@ -43,21 +42,6 @@ async def initialize(drivers: Iterable[Subdriver], *, privileged: bool, root: Ro
         return stack.pop_all()
 
 
-def check_modes(uri: Uri) -> None:
-    """Refuse what no driver can honour.
-
-    :raise InvalidArgument: when URI asks for a driver of the host's.
-    """
-    for name, mode in _modes(uri).items():
-        if mode == "host":
-            # libvirt: virNetworkConnectOpen's and its siblings' "Driver does not support embedded mode"
-            raise InvalidArgument(
-                f"{name}=host: the {name} driver does not support mode 'host': nothing of the host's libvirt is used; "
-                f"there are {name}=private and {name}=none",
-                origin=ErrorDomain[name.upper()],
-            )
-
-
 def require(xml: str, uri: Uri | None) -> None:
     """Check that a connection to URI has the drivers that the start of the domain XML would call.
 
@@ -75,10 +59,7 @@ def _lack(need: Need, uri: Uri | None) -> str | None:
     """Why the driver is not there; None if it is."""
     if need.driver not in ("network", "secret", "storage"):
         return f"a root has no {need.driver} driver"
-    if uri and _modes(uri)[need.driver] == "none":
+    mode = uri.modes[need.driver] if uri else "private"
+    if mode == "none":
         return f"this connection was opened with {need.driver}=none"
-    return None if need.driver in ("network", "secret") else f"there is no private {need.driver} driver yet"
-
-
-def _modes(uri: Uri) -> dict[str, Mode]:
-    return {"network": uri.network, "secret": uri.secret, "storage": uri.storage}
+    return None

@@ -16,6 +16,8 @@ SCHEME: Final = "qemu"
 EMBED: Final = "/embed"
 
 
+#: What a connection has besides QEMU's driver.
+DriverName = Literal["network", "secret", "storage"]
 #: Whose networks, secrets or storage pools a connection uses: its root's own, the host's, or nobody's.
 Mode = Literal["private", "host", "none"]
 
@@ -30,6 +32,16 @@ class Uri:
     storage: Mode = "private"
     #: A file in the syntax of libvirt's qemu.conf.
     config: Path | None = None
+
+    @property
+    def modes(self) -> dict[DriverName, Mode]:
+        """Whose each driver is."""
+        return {"network": self.network, "secret": self.secret, "storage": self.storage}
+
+    @property
+    def of_the_host(self) -> list[DriverName]:
+        """The drivers that are the host's."""
+        return [kind for kind, mode in self.modes.items() if mode == "host"]
 
     def __str__(self) -> str:
         return make_uri(self.root, network=self.network, secret=self.secret, storage=self.storage, config=self.config)

@@ -12,6 +12,7 @@ from pytest_embedvm.guest.errors import (
     GuestFileError,
     GuestStopped,
     NoCard,
+    NoProgram,
     OutputTruncated,
     WaitTimeout,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "GuestStopped",
     "Network",
     "NoCard",
+    "NoProgram",
     "OutputTruncated",
     "RunResult",
     "Undo",

@@ -11,6 +11,8 @@ AGENT_PORT: Final = "org.qemu.guest_agent.0"
 
 #: Below it are the chipset (pc) and the place of a screen.
 FIRST_SLOT: Final = 3
+#: Behind it is what is plugged in later.
+SPARE_SLOT: Final = 28
 
 
 def domain_xml(
@@ -61,6 +63,8 @@ def domain_xml(
     _fixed_devices(devices)
     if _has_pci_root(machine):
         _seat(devices)
+    if "q35" in machine:
+        _spare_slots(devices)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
@@ -102,6 +106,13 @@ def _seat(devices: ET.Element) -> None:
     seated = [device for device in devices if device.tag in ("disk", "interface", "rng", "controller")]
     for slot, device in enumerate((d for d in seated if d.get("type") != "usb"), start=FIRST_SLOT):
         ET.SubElement(device, "address", type="pci", bus="0", slot=str(slot))
+
+
+def _spare_slots(devices: ET.Element) -> None:
+    """Room to plug something in later: the root bus of q35 takes nothing new. 31 slots cost as much as 2 ports."""
+    for index, model, bus, slot in (1, "pcie-root-port", 0, SPARE_SLOT), (2, "pcie-to-pci-bridge", 1, 0):
+        controller = ET.SubElement(devices, "controller", type="pci", index=str(index), model=model)
+        ET.SubElement(controller, "address", type="pci", bus=str(bus), slot=str(slot))
 
 
 def _fixed_devices(devices: ET.Element) -> None:

@@ -88,6 +88,10 @@ class NoCard(GuestError):
         super().__init__(f"{vm} {detail}; its network cards: {', '.join(cards) or 'none'}")
 
 
+class NoProgram(GuestError):
+    """A program cannot be put into the guest; the message says what to install on the host."""
+
+
 class CommandFailed(GuestError):
     """A command in the guest ended with another status than 0; by a signal, then `returncode` is minus its number."""
 

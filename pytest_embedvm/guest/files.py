@@ -55,12 +55,17 @@ class Files:
             self.write_from(remote, source, mode, deadline)
 
     def _push_directory(self, local: Path, remote: str, deadline: Deadline) -> None:
-        with tempfile.TemporaryFile() as packed, self._temporary(deadline) as there:
+        with tempfile.TemporaryFile() as packed:
             archive.pack(local, packed)
+            self.unpack(packed, remote, deadline)
+
+    def unpack(self, packed: IO[bytes], remote: str, deadline: Deadline, *, options: str = "-xpf") -> None:
+        """Put what the tar file PACKED holds into the directory REMOTE, which is made; OPTIONS are tar's."""
+        with self._temporary(deadline) as there:
             packed.seek(0)
             transfer.write_from(self._agent, there, packed, deadline)
-            script = 'mkdir -p "$1" && tar -xpf "$2" -C "$1"'
-            self._command(remote, ("/bin/sh", "-c", script, "sh", remote, there), deadline)
+            script = 'mkdir -p "$1" && tar "$3" "$2" -C "$1"'
+            self._command(remote, ("/bin/sh", "-c", script, "sh", remote, there, options), deadline)
 
     def pull(self, remote: str, local: Path, deadline: Deadline) -> None:
         """:raise OSError: when LOCAL cannot be written."""

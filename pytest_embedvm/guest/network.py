@@ -73,6 +73,17 @@ def chosen(domain: libvirt.virDomain, which: Which) -> list[Card]:
     return found
 
 
+def the_card(domain: libvirt.virDomain, which: Which) -> Card:
+    """The card of DOMAIN that is meant; without WHICH the only one.
+
+    :raise NoCard: when there is none, or several.
+    """
+    found = chosen(domain, which)
+    if len(found) > 1:
+        raise NoCard(domain.name(), "has several cards, say which is meant", map(str, found))
+    return found[0]
+
+
 class Undo:
     """Something that is in effect, until the end of a `with` block on it; without one, until it is changed again."""
 

@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from pytest_embedvm import libvirt
-from pytest_embedvm.guest import files, network, power, shell
+from pytest_embedvm import embed, libvirt
+from pytest_embedvm.embed import CAPTURE_BYTES, Capture
+from pytest_embedvm.guest import files, install, network, power, shell
+from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
 from pytest_embedvm.guest.files import Files
+from pytest_embedvm.guest.forward import Protocol, forward
 from pytest_embedvm.guest.network import Direction, Network, Undo, Which
 from pytest_embedvm.guest.shell import Command, RunResult, Shell
 from pytest_embedvm.guest.transcript import Transcript
@@ -49,6 +52,8 @@ class VM:
         self.domain = domain
         self.connection = domain.connect()
         self.name = domain.name()
+        #: Every `capture` of it, those that have ended included.
+        self.captures: list[Capture] = []
         transcript = Transcript()
         self._watch = Watch(domain, transcript)
         try:
@@ -62,12 +67,13 @@ class VM:
         self._files = Files(self._agent, self._shell)
 
     @classmethod
-    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None) -> Self:
+    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None, capture: bool = False) -> Self:
         """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
 
         Returns as soon as it runs; `wait_ready` waits for the guest.
 
         :param show: called with the domain's name and each line of the console, on another thread.
+        :param capture: write what passes each network card into a file, from its first frame on.
         :raise libvirtError: when it cannot start.
         """
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
@@ -76,6 +82,8 @@ class VM:
             undo.callback(domain.destroy)
             vm = cls(domain, show=show)
             undo.callback(vm.close)
+            for card in network.cards(domain) if capture else ():
+                vm.capture(card.mac)
             domain.resume()
             undo.pop_all()
         return vm
@@ -175,6 +183,21 @@ class VM:
         """
         self._files.pull(remote, Path(local), Deadline(timeout))
 
+    def install_program(self, program: str, *, package: str | None = None, timeout: float = files.TIMEOUT_S) -> str:
+        """Put a program of the host's into the guest, with all libraries that it needs; returns its path there.
+
+        It is called by its name, which is in the guest's PATH; in the guest's process list it is its loader's.
+
+        :param program: a path on the host, or a name: the host's own, else that of PACKAGE, fetched with apt-get
+            into the cache and not installed.
+        :param package: the name of the package, where it is not the program's.
+        :raise NoProgram: when it is nowhere; says what to install. Also when it is no ELF program.
+        :raise GuestFileError: when the guest cannot write it.
+        """
+        deadline = Deadline(timeout)
+        arch = self._shell.run(Command(("uname", "-m")), deadline).text.strip()
+        return install.install(self._files, program, package, arch, deadline)
+
     def wait_until(
         self, condition: Callable[[], T], timeout: float = UNTIL_TIMEOUT_S, *, message: str | None = None
     ) -> T:
@@ -223,6 +246,29 @@ class VM:
         """
         return network.network_of(self.domain)
 
+    def addresses(self, source: Source = "lease") -> list[Address]:
+        """The addresses of its cards: `vm.wait_until(vm.addresses)` waits for the first.
+
+        :param source: whom to ask: `lease`, what its private networks gave it; `arp`, what these heard that it has;
+            `agent`, all that the guest itself has, but for those of its loopback and its links.
+        :raise libvirtError: OPERATION_INVALID when it does not run; and when the agent is asked and is not there.
+        """
+        return addresses(self.domain, source)
+
+    def forward(self, port: int, protocol: Protocol = "tcp", *, card: Which = None) -> tuple[str, int]:
+        """An address and port of the host's loopback that lead to PORT of the guest: `connect(vm.forward(22))`.
+
+        The port is free by construction, the same when asked for again, and gone with the machine. The guest sees its
+        network's own host as who connects; it gains no way to the host. What connects waits until the guest has an
+        address, and is hung up on when nobody listens there.
+
+        :param card: its MAC, or its number from 0; else the first that is on a private network or of type `user`.
+        :raise NoCard: when there is none.
+        :raise libvirtError: OPERATION_UNSUPPORTED when nothing can be forwarded to that card; passt takes no ports
+            while it runs. INVALID_ARG when there is no such port.
+        """
+        return forward(self.domain, port, protocol, card)
+
     def link(
         self,
         card: Which = None,
@@ -255,3 +301,18 @@ class VM:
             "delay": delay, "jitter": jitter, "loss": loss, "duplicate": duplicate, "reorder": reorder, "seed": seed,
         }  # fmt: skip
         return network.change_link(self.domain, card, up, direction, wrong)
+
+    def capture(self, card: Which = None, *, limit: int = CAPTURE_BYTES) -> Capture:
+        """Write what passes a network card into a pcap file, from now on until `stop`, or the end of a `with` block.
+
+        The file, `path`, is valid while it grows (`flush` completes it); it goes with the machine's root, and is kept
+        when the test fails.
+
+        :param card: its MAC, or its number in the domain's XML; without it, the only one.
+        :param limit: the most bytes in the file; `left_out` counts the frames that came too late.
+        :raise NoCard: when it has no such card, or several.
+        :raise libvirtError: when QEMU cannot do it, or the file cannot be made.
+        """
+        begun = embed.capture(self.domain, network.the_card(self.domain, card).mac, limit=limit)
+        self.captures.append(begun)
+        return begun

@@ -13,19 +13,13 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from lxml import etree
 
 from pytest_embedvm.constants import ErrorDomain
-from pytest_embedvm.errors import ConfigUnsupported, InternalError, MissingName, XMLError
+from pytest_embedvm.errors import ConfigUnsupported, MissingName, XMLError
 from pytest_embedvm.network.frames import Address
+from pytest_embedvm.units import Rate, Rates
 from pytest_embedvm.xml import document, mapping
 from pytest_embedvm.xml.document import Element
 from pytest_embedvm.xml.mapping import At, Kept
 from pytest_embedvm.xml.scalars import Plain, Scalar, Unsigned, Where, YesNo
-
-#: The modes of libvirt that a segment of our own can have; `none` is spelled by leaving the element out.
-MODES: Final = ("nat",)
-#: The least and the most that an Ethernet segment may carry, in bytes.
-SMALLEST_MTU, LARGEST_MTU = 68, 65535
-#: libvirt: VIR_SOCKET_ADDR_RANGE's limit, virSocketAddrGetRange
-LARGEST_RANGE: Final = 65535
 
 _MAC: Final = re.compile(r"(?:[0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}")
 
@@ -123,8 +117,8 @@ class Dns:
 
     enable: Annotated[bool | None, YesNo()] = None
     texts: Annotated[list[DnsText], At("txt")] = field(default_factory=list)
-    hosts: Annotated[list[DnsHost], At("host")] = field(default_factory=list)
     services: Annotated[list[DnsService], At("srv")] = field(default_factory=list)
+    hosts: Annotated[list[DnsHost], At("host")] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -198,16 +192,33 @@ class Subnet(Generic[A, N]):
 class Flow:
     """One direction of `<bandwidth>`: KiB/s on average and at most, KiB in a burst."""
 
-    average: Annotated[int, Unsigned()]
+    average: Annotated[int | None, Unsigned()] = None
     peak: Annotated[int | None, Unsigned()] = None
-    burst: Annotated[int | None, Unsigned()] = None
     floor: Annotated[int | None, Unsigned()] = None
+    burst: Annotated[int | None, Unsigned()] = None
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(self.average or 0, self.peak, self.burst)
 
 
 @dataclass(kw_only=True)
 class Bandwidth:
     inbound: Flow | None = None
     outbound: Flow | None = None
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(self.inbound.rate if self.inbound else None, self.outbound.rate if self.outbound else None)
+
+
+@dataclass(kw_only=True)
+class PortGroup:
+    """`<portgroup>`: what the cards that name it have in common; those that name none are of the default one."""
+
+    name: str
+    default: Annotated[bool | None, YesNo()] = None
+    bandwidth: Bandwidth | None = None
 
 
 @dataclass(kw_only=True)
@@ -228,6 +239,7 @@ class Network:
     dns: Dns | None = None
     bandwidth: Bandwidth | None = None
     ips: Annotated[list[Ip], At("ip")] = field(default_factory=list)
+    port_groups: Annotated[list[PortGroup], At("portgroup")] = field(default_factory=list)
 
     def copy(self) -> Network:
         return deepcopy(self)
@@ -247,6 +259,14 @@ class Network:
         self.bridge.delay = self.bridge.delay or 0
         if self.forward and self.forward.mode == "none":
             self.forward = None
+
+    def rates(self, group: str | None) -> Rates:
+        """What limits a card of port group GROUP that has no limits of its own."""
+        # libvirt: virPortGroupFindByName, and a group that is not there is none
+        for known in self.port_groups:
+            if known.bandwidth and (known.name == group if group else known.default):
+                return known.bandwidth.rates
+        return Rates()
 
     @property
     def reaches_out(self) -> bool:
@@ -298,78 +318,3 @@ def format(network: Network, *, connections: int = 0) -> str:  # noqa: A001 - th
     if connections:
         root.set("connections", str(connections))
     return document.format(root)
-
-
-def check(network: Network) -> None:
-    """Refuse what cannot be.
-
-    :raise XMLError: when a value contradicts another.
-    :raise ConfigUnsupported: when it asks for what a segment of one's own cannot give.
-    """
-    # libvirt: virNetworkDefParseXML
-    if "/" in network.name:
-        raise XMLError(f"name {network.name} cannot contain '/'")
-    document.require_text(network.name, "name")
-    if network.forward and network.forward.mode not in ("none", *MODES):
-        raise ConfigUnsupported(
-            f"forward mode '{network.forward.mode}' needs the host's network; a private one has none or nat",
-            origin=ErrorDomain.NETWORK,
-        )
-    if network.forward and network.forward.dev:
-        raise ConfigUnsupported(
-            f"forward dev='{network.forward.dev}' needs the host's network", origin=ErrorDomain.NETWORK
-        )
-    if network.mtu is not None and not SMALLEST_MTU <= network.mtu <= LARGEST_MTU:
-        raise XMLError(f"mtu size {network.mtu} must be from {SMALLEST_MTU} to {LARGEST_MTU}")
-    for ip in network.ips:
-        _check_ip(ip)
-    for version in (4, 6):
-        if sum(bool(ip.dhcp) for ip in network.ips if ip.address and ip.address.version == version) > 1:
-            # libvirt: networkValidate
-            raise XMLError("Multiple IPv4 dhcp sections found -- dhcp is supported only for a single IPv4 address")
-
-
-def _check_ip(ip: Ip) -> None:
-    if ip.address is None:
-        raise XMLError("Missing address in <ip>", origin=ErrorDomain.NETWORK)
-    family = "ipv6" if isinstance(ip.address, IPv6Address) else "ipv4"
-    if (ip.family or "ipv4") != family:
-        # libvirt: virNetworkIPDefParseXML
-        raise XMLError(f"{family} address '{ip.address}' in <ip family='{ip.family or 'ipv4'}'>")
-    if ip.netmask is not None and ip.prefix is not None:
-        raise XMLError(f"ip address '{ip.address}' has both netmask and prefix", origin=ErrorDomain.NETWORK)
-    subnet = ip.network
-    if ip.dhcp and family == "ipv6":
-        raise ConfigUnsupported(
-            "DHCP for IPv6 is not supported: guests make their addresses from the prefix", origin=ErrorDomain.NETWORK
-        )
-    for span in ip.dhcp.ranges if ip.dhcp else ():
-        _check_range(span, subnet)
-    for host in ip.dhcp.hosts if ip.dhcp else ():
-        _check_host(host, subnet)
-
-
-def _check_range(span: DhcpRange, subnet: IPv4Network | IPv6Network) -> None:
-    # libvirt: virSocketAddrGetRange
-    for address in (span.start, span.end):
-        if address not in subnet:
-            raise InternalError(
-                f"DHCP range {span.start} - {span.end} is not entirely within network {subnet}",
-                origin=ErrorDomain.NETWORK,
-            )
-    if int(span.start) > int(span.end):
-        raise InternalError(f"start {span.start} of DHCP range is above its end {span.end}", origin=ErrorDomain.NETWORK)
-    if int(span.end) - int(span.start) > LARGEST_RANGE:
-        raise InternalError(f"DHCP range {span.start} - {span.end} is too large", origin=ErrorDomain.NETWORK)
-
-
-def _check_host(host: DhcpHost, subnet: IPv4Network | IPv6Network) -> None:
-    # libvirt: virNetworkDHCPHostDefParseXML
-    if not host.mac and not host.name and not host.id:
-        raise XMLError("Missing mac, name or id in static host definition", origin=ErrorDomain.NETWORK)
-    if not host.ip and not host.name:
-        raise XMLError("Missing IP address or name in static host definition", origin=ErrorDomain.NETWORK)
-    if host.ip and host.ip not in subnet:
-        raise XMLError(
-            f"IP address '{host.ip}' of a static host is not in network {subnet}", origin=ErrorDomain.NETWORK
-        )

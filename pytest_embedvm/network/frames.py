@@ -15,7 +15,9 @@ from typing import Final, TypeAlias
 Address: TypeAlias = IPv4Address | IPv6Address
 
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
-ICMP, UDP, ICMPV6 = 1, 17, 58
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+#: What an ARP packet does.
+ARP_ASK, ARP_ANSWER = 1, 2
 BROADCAST: Final = b"\xff" * 6
 HEADER_BYTES: Final = 14
 HOP_LIMIT: Final = 64

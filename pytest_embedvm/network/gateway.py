@@ -1,4 +1,6 @@
-"""The network's own host: it answers ARP, neighbour discovery, ping, DHCP and DNS, and routes nothing."""
+"""The network's own host: it answers ARP, neighbour discovery, ping, DHCP and DNS. What it has no answer to it can
+hand to a router; it routes nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ from typing import Final
 from pytest_embedvm.network import dhcp, frames, names
 from pytest_embedvm.network.frames import Arp, Datagram, Frame, Packet
 
-_ARP_ASK, _ARP_ANSWER = 1, 2
 _ECHO_REPLY, _ECHO = 0, 8
 _ECHO_V6, _ECHO_REPLY_V6 = 128, 129
 _SOLICIT_ROUTER, _ADVERTISE_ROUTER, _SOLICIT, _ADVERTISE = 133, 134, 135, 136
@@ -25,6 +26,10 @@ _PREFIX_SECONDS: Final = 86400
 
 #: Asks somebody else what the network's own names do not hold; the reply comes by `Gateway.resolved`.
 Ask = Callable[["Question"], None]
+#: Takes the IPv4 frames that are for the network's own host, or for somebody behind it.
+Route = Callable[[Frame], None]
+#: The most guests whose addresses are remembered.
+MOST_NEIGHBOURS: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,12 @@ class Gateway:
     names: names.Names | None = None
     #: None: what is not known here does not exist.
     ask: Ask | None = None
+    #: None: nothing is behind it.
+    route: Route | None = None
     #: What a card's guest is called if it does not say so itself, by MAC.
     called: dict[str, str] = field(default_factory=dict)
+    #: Who was heard to have which address; the last one that was heard is the last.
+    neighbours: dict[IPv4Address, bytes] = field(default_factory=dict)
     _leased: dict[IPv4Address, str] = field(default_factory=dict)
     _link_local: IPv6Address = field(init=False)
 
@@ -76,6 +85,8 @@ class Gateway:
             return
         if frame.kind == frames.ARP:
             yield from self._arp(frame)
+        if self.route and frame.kind == frames.IPV4 and frame.target == self.mac:
+            self.route(frame)
         packet = Packet.read(frame.kind, frame.payload)
         if packet is None:
             return
@@ -86,9 +97,26 @@ class Gateway:
 
     def _arp(self, frame: Frame) -> Iterator[bytes]:
         arp = Arp.read(frame.payload)
-        if arp and arp.operation == _ARP_ASK and arp.target == self.ipv4:
-            answer = Arp(_ARP_ANSWER, self.mac, arp.target, arp.sender_mac, arp.sender)
+        if arp:
+            self.hear(arp.sender, arp.sender_mac)
+        if arp and arp.operation == frames.ARP_ASK and arp.target == self.ipv4:
+            answer = Arp(frames.ARP_ANSWER, self.mac, arp.target, arp.sender_mac, arp.sender)
             yield bytes(Frame(frame.source, self.mac, frames.ARP, bytes(answer)))
+
+    def hear(self, address: IPv4Address, mac: bytes) -> None:
+        """Somebody says that ADDRESS is at MAC."""
+        if address in (self.ipv4, IPv4Address(0)):
+            return
+        self.neighbours.pop(address, None)
+        if len(self.neighbours) >= MOST_NEIGHBOURS:
+            del self.neighbours[next(iter(self.neighbours))]
+        self.neighbours[address] = mac
+
+    def address_of(self, mac: bytes, now: float) -> IPv4Address | None:
+        """The address that the card with this MAC was heard to have last, or was given."""
+        heard = next((address for address in reversed(self.neighbours) if self.neighbours[address] == mac), None)
+        leases = self.server.leases(now) if self.server and heard is None else ()
+        return heard or next((lease.ip for lease in leases if lease.mac == frames.spell_mac(mac)), None)
 
     def _packet(self, packet: Packet, frame: Frame, now: float) -> Iterator[Packet]:
         if packet.protocol == frames.UDP:

@@ -81,6 +81,8 @@ def _sections(name: str, found: Evidence) -> list[tuple[str, str]]:
     if found.qmp_trace:
         tail = "\n".join(found.qmp_trace[-QMP_MESSAGES:])
         sections.append((f"embedvm: {name}: last {QMP_MESSAGES} QMP messages", tail))
+    if found.captures:
+        sections.append((f"embedvm: {name}: captures", "\n".join(found.captures.values())))
     if found.command_line:
         sections.append((f"embedvm: {name}: command line", found.command_line))
     return sections
@@ -101,6 +103,7 @@ def _kept(item: pytest.Item, when: str, number: int, name: str, found: Evidence)
 def _keep(output: Path, folder: Path, found: Evidence) -> None:
     texts = {"command-line.sh": found.command_line, "qmp.log": "\n".join(found.qmp_trace)}
     copies = {"qemu.log": found.log, **{f"{alias}.log": path for alias, path in found.console_logs.items()}}
+    copies |= {path.name: path for path in found.captures}
     make_private_directory(output / folder)
     with (output / LIST).open("a") as listed:
         # Listed before it is there; one write, so that the lines of several workers do not mix.

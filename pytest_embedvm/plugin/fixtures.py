@@ -114,9 +114,14 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 
 @pytest.fixture
-def embedvm_vm(embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_xml: str) -> VM:
+def embedvm_vm(
+    embedvm_machines: Machines,
+    embedvm_conn: virConnect,
+    embedvm_domain_xml: str,
+    embedvm_domain_args: DomainArguments,
+) -> VM:
     """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture

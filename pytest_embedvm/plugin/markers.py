@@ -31,8 +31,9 @@ class DomainArguments:
     `memory` is in MiB. `image` is a raw or qcow2 disk, or the name of one of `embedvm_images`; each machine
     writes to an overlay of its own, never to it.
     `kernel` and `initrd` replace the built-in guest's (which "built-in" asks for beside an image), `cmdline` is
-    added to its kernel's command line. `cloud_init` configures
-    an image that has cloud-init. `timeout` is how many seconds the guest may take until it answers.
+    added to its kernel's command line. `cloud_init` configures an image that has cloud-init. `timeout` is how many
+    seconds the guest may take until it answers. `capture` writes what passes each network card into a file, from the
+    start on.
 
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
@@ -52,6 +53,7 @@ class DomainArguments:
     secrets: OwnChoice = "private"
     storage: OwnChoice = "private"
     timeout: float = 120.0
+    capture: bool = False
 
     def __post_init__(self) -> None:
         """:raise ValueError: when a value cannot be one; says what can."""
@@ -89,6 +91,8 @@ def _complaints(name: str, value: object) -> Iterator[str]:
         yield f"{where}: possible is {' or '.join(CHOICES[name])}"
     elif name in ("memory", "vcpus") and not _is_positive(value, int):
         yield f"{where}: must be a whole number above 0" + (" (MiB)" if name == "memory" else "")
+    elif name == "capture" and not isinstance(value, bool):
+        yield f"{where}: must be True or False"
     elif name == "timeout" and not _is_positive(value, int, float):
         yield f"{where}: must be a number of seconds above 0"
     elif name in ("machine", "cpu", "cmdline") and not isinstance(value, str):

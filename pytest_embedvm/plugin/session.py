@@ -7,7 +7,8 @@ import errno
 import itertools
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -18,7 +19,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import EmbedError, SystemFailure
+from pytest_embedvm.errors import EmbedError, HostMissing, SystemFailure
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
 from pytest_embedvm.guest.wait import if_connected
@@ -105,9 +106,25 @@ class Machines:
         self._roots.setdefault(path, path == self._folder / ROOT)
         if self._roots[path]:
             index.dispose(path)
-        connection = libvirt.open(_uri(path, wanted))
+        with self._if_the_host_has_it():
+            connection = libvirt.open(_uri(path, wanted))
         self._connections.append(connection)
         return connection
+
+    @contextmanager
+    def _if_the_host_has_it(self) -> Iterator[None]:
+        """Skip the test, or fail it, as was chosen, when what it wants of the host's is not there."""
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            if not isinstance(error.__context__, HostMissing):
+                raise
+            why = f"needs the host's libvirt: {error}"
+        else:
+            return
+        if self._settings.missing == "fail":
+            pytest.fail(f"{why} (--embedvm-missing fail)", pytrace=False)
+        pytest.skip(why)
 
     def domain_xml(self, wanted: DomainArguments, name: str = "vm") -> str:
         """The XML of the built-in guest, or of the user's own kernel or image, as WANTED.
@@ -193,9 +210,11 @@ class Machines:
         if changed:
             pytest.fail("embedvm: " + "; ".join(changed), pytrace=False)
 
-    def start(self, connection: libvirt.virConnect, xml: str) -> VM:
+    def start(self, connection: libvirt.virConnect, xml: str, *, capture: bool = False) -> VM:
         """A VM that runs; nobody has waited for its guest."""
-        vm = VM.boot(connection, xml, show=_show if self._settings.show_console else None)
+        show = _show if self._settings.show_console else None
+        with self._if_the_host_has_it():
+            vm = VM.boot(connection, xml, show=show, capture=capture)
         self._vms.append(vm)
         return vm
 
@@ -214,7 +233,7 @@ class Machines:
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
-        vm = self.start(connection, xml or self.domain_xml(wanted, name))
+        vm = self.start(connection, xml or self.domain_xml(wanted, name), capture=wanted.capture)
         vm.wait_ready(timeout=wanted.timeout)
         return vm
 

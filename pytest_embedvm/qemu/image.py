@@ -23,6 +23,8 @@ _BACKING_FORMAT: Final = 0xE2792ACA
 _VERSION: Final = 3
 _CLUSTER_BITS: Final = 16
 _CLUSTER: Final = 1 << _CLUSTER_BITS
+#: How much of an image holds all that its header says.
+HEAD_BYTES: Final = _CLUSTER
 _REFCOUNT_ORDER: Final = 4  # 16 bits each
 _ENTRY: Final = 8
 _SECTOR: Final = 512
@@ -81,7 +83,14 @@ def backing(path: Path) -> Backing | None:
     :raise OSError: when it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_CLUSTER)
+        return backing_in(file.read(HEAD_BYTES), path)
+
+
+def backing_in(head: bytes, path: Path) -> Backing | None:
+    """The same, from the first `HEAD_BYTES` of the image at PATH.
+
+    :raise InternalError: when the header is broken.
+    """
     if head[:4] != MAGIC or len(head) < _HEADER_2:
         return None
     version, offset, length = struct.unpack_from(">IQI", head, 4)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from pytest_embedvm.units import Rates
 
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | Descriptor | None"
 Props: TypeAlias = Mapping[str, Json]
@@ -80,9 +82,44 @@ class Card:
     network: str
     mac: str
     guest: str
+    portgroup: str | None = None
+    #: None: those of the port group.
+    rates: Rates | None = None
 
 
-Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion
+@dataclass(frozen=True)
+class Tap:
+    """A tap device of the host's, in `bridge`, for the card with this MAC; it ends with the last who has it open.
+
+    The kernel chooses the number for a `%d` in `name`. `vnet_header` is for virtio cards.
+    """
+
+    bridge: str
+    mac: str
+    name: str
+    vnet_header: bool
+
+
+SecretUse: TypeAlias = Literal["volume", "ceph", "iscsi", "tls", "vtpm"]
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """A secret of the secret driver's, by its uuid or by what it is for; `kind` is what it has to be for."""
+
+    kind: SecretUse
+    uuid: str | None
+    usage: str | None
+
+
+@dataclass(frozen=True)
+class Password:
+    """A secret that the domain, or the configuration, says itself."""
+
+    text: str = field(repr=False)
+
+
+Request: TypeAlias = Card | Listen | Connect | OpenFile | SocketPlace | Scratch | Companion | Tap
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,8 @@ class Descriptor:
 
 #: Descriptor names to the numbers under which QEMU inherits them.
 Descriptors: TypeAlias = Mapping[str, int]
+#: Descriptor names to what a QMP command calls them: by the name of `getfd`, or the number they have in QEMU.
+DescriptorNames: TypeAlias = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -117,7 +156,7 @@ class Part:
         """The words of QEMU's command line."""
         raise NotImplementedError
 
-    def plug(self) -> Command | None:
+    def plug(self, names: DescriptorNames) -> Command | None:
         """The command that adds it to a running machine; None where QEMU has none."""
         return None
 
@@ -129,8 +168,13 @@ class Part:
     def descriptors(self) -> tuple[Descriptor, ...]:
         return ()
 
+    @property
+    def plugs_numbers(self) -> bool:
+        """Whether `plug` wants the numbers of descriptors: QEMU knows their names on its main thread only."""
+        return False
 
-def _resolve(value: Any, numbers: Descriptors) -> Any:
+
+def _resolve(value: Any, numbers: Descriptors | DescriptorNames) -> Any:
     if isinstance(value, Descriptor):
         return value.spelled.replace("{fd}", str(numbers[value.name]), 1)
     if isinstance(value, Mapping):
@@ -166,8 +210,8 @@ class _JsonPart(Part):
     def argv(self, numbers: Descriptors) -> tuple[str, ...]:
         return self.option, json.dumps(_resolve(self.props, numbers), separators=(",", ":"), ensure_ascii=False)
 
-    def plug(self) -> Command:
-        return Command(self.adds, _resolve(self.props, {d.name: -1 for d in self.descriptors}))
+    def plug(self, names: DescriptorNames) -> Command:
+        return Command(self.adds, _resolve(self.props, names))
 
     def unplug(self) -> Command:
         return Command(self.removes, {self.name_key: self.props[self.name_key]})
@@ -203,6 +247,11 @@ class NetdevPart(_JsonPart):
     adds = "netdev_add"
     removes = "netdev_del"
 
+    @property
+    def plugs_numbers(self) -> bool:
+        # QEMU: qio_channel_socket_listen_async; when a name is not found, the guest's first packet ends QEMU 7.2
+        return self.props["type"] == "stream"
+
 
 @dataclass(frozen=True)
 class BlockdevPart(_JsonPart):
@@ -212,6 +261,30 @@ class BlockdevPart(_JsonPart):
     adds = "blockdev-add"
     removes = "blockdev-del"
     name_key = "node-name"
+
+
+#: The object that decrypts all other secrets of a machine. libvirt: qemuDomainGetMasterKeyAlias
+MASTER_KEY: Final = "masterKey0"
+
+
+@dataclass(frozen=True)
+class SecretPart(Part):
+    """-object secret, whose value is not here: `sealed` makes the option of it that QEMU is given."""
+
+    id: str
+    value: SecretRef | Password
+
+    def sealed(self, data: str, iv: str) -> ObjectPart:
+        """The same with its value, encrypted by the machine's master key; both are base64."""
+        # libvirt: qemuBuildSecretInfoProps
+        props = {"qom-type": "secret", "id": self.id, "data": data, "keyid": MASTER_KEY, "iv": iv, "format": "base64"}
+        return ObjectPart(props)
+
+    def argv(self, numbers: Descriptors) -> tuple[str, ...]:
+        return self.sealed("", "").argv(numbers)
+
+    def unplug(self) -> Command:
+        return self.sealed("", "").unplug()
 
 
 def keyval(props: Props, numbers: Descriptors) -> str:
@@ -227,7 +300,7 @@ def keyval(props: Props, numbers: Descriptors) -> str:
 
 @dataclass(frozen=True)
 class KeyvalPart(Part):
-    """An option that takes `head,key=value,…` only: -machine, -accel, -cpu, -smp, -fsdev, -tpmdev, -chardev."""
+    """An option that takes `head,key=value,…` only: -machine, -accel, -cpu, -smp, -fsdev, -tpmdev."""
 
     option: str
     head: str = ""
@@ -242,6 +315,47 @@ class KeyvalPart(Part):
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
         return tuple(_find(self.props))
+
+
+#: QEMU's backends of -chardev whose file has another name in chardev-add.
+_CHARDEV_FILES: Final = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device"}
+#: What chardev-add calls as -chardev does, and takes beside what it connects to.
+_CHARDEV_OPTIONS: Final = ("server", "wait", "telnet", "reconnect", "append", "logfile", "logappend")
+
+
+@dataclass(frozen=True)
+class ChardevPart(KeyvalPart):
+    """-chardev: its QMP twin takes JSON, of a shape of its own."""
+
+    def plug(self, names: DescriptorNames) -> Command:
+        # QEMU: ChardevBackend in qapi/char.json; libvirt: qemuMonitorJSONAttachCharDevGetProps
+        data = {name: self.props[name] for name in _CHARDEV_OPTIONS if name in self.props}
+        if "reconnect-ms" in self.props:
+            data["reconnect-ms"] = self.props["reconnect-ms"]
+        match self.head:
+            case "socket":
+                data["addr"] = self._address()
+            case "udp":
+                data["remote"] = _inet(self.props["host"], self.props["port"])
+                data["local"] = _inet(self.props["localaddr"], self.props["localport"])
+            case kind if kind in _CHARDEV_FILES:
+                data[_CHARDEV_FILES[kind]] = self.props["path"]
+        backend = {"type": self.head, "data": _resolve(data, names)}
+        return Command("chardev-add", {"id": self.props["id"], "backend": backend})
+
+    def unplug(self) -> Command:
+        return Command("chardev-remove", {"id": self.props["id"]})
+
+    def _address(self) -> Json:
+        if "fd" in self.props:
+            return {"type": "fd", "data": {"str": self.props["fd"]}}
+        if "path" in self.props:
+            return {"type": "unix", "data": {"path": self.props["path"]}}
+        return _inet(self.props["host"], self.props["port"])
+
+
+def _inet(host: Json, port: Json) -> dict[str, Json]:
+    return {"type": "inet", "data": {"host": host, "port": port}}
 
 
 @dataclass(frozen=True)

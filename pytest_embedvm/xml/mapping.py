@@ -145,7 +145,7 @@ class TextSlot(Slot):
         target = self._make(element)
         target.text = self.scalar.write(value) or None
         if self.scalar.takes_unit:
-            target.set("unit", "KiB")
+            target.set("unit", self.scalar.unit)
 
 
 class PresenceSlot(Slot):

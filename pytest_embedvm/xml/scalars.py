@@ -37,8 +37,9 @@ class Refusal:
 class Scalar(Generic[T]):
     """A spelling: text to value and back."""
 
-    #: Whether the element carries a `unit` attribute beside the text.
+    #: Whether the element carries a `unit` attribute beside the text, and which one is written.
     takes_unit: ClassVar[bool] = False
+    unit: ClassVar[str] = "KiB"
 
     def read(self, text: str, where: Where) -> T:
         """The value of TEXT.

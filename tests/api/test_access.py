@@ -99,7 +99,9 @@ def test_a_policy_that_nobody_registered_is_a_clear_error(
 LOCAL = {
     "virConnect": {"close", "virConnGetLastError", "virConnResetLastError"},
     "virDomain": {"connect", "name", "UUID", "UUIDString"},
-    "virStream": {"connect", "recvAll", "sendAll"},
+    "virStoragePool": {"connect", "name", "UUID", "UUIDString"},
+    "virStorageVol": {"connect", "name", "key"},
+    "virStream": {"connect", "recvAll", "sendAll", "sparseRecvAll", "sparseSendAll"},
 }
 
 

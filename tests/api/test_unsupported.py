@@ -26,10 +26,9 @@ def test_it_exists_and_says_that_it_is_not_supported(cls: str, name: str) -> Non
     ("method", "origin", "function"),
     [
         ("domainXMLFromNative", "DOMAIN", "virConnectDomainXMLFromNative"),
-        ("listAllStoragePools", "STORAGE", "virConnectListAllStoragePools"),
+        ("findStoragePoolSources", "STORAGE", "virConnectFindStoragePoolSources"),
         ("listAllDevices", "NODEDEV", "virConnectListAllNodeDevices"),
         ("listAllNWFilters", "NWFILTER", "virConnectListAllNWFilters"),
-        ("storagePoolLookupByName", "STORAGE", "virStoragePoolLookupByName"),
         ("setKeepAlive", "DOMAIN", "virConnectSetKeepAlive"),
         ("changeBegin", "INTERFACE", "virInterfaceChangeBegin"),
     ],

@@ -324,9 +324,8 @@ def test_only_the_two_words_are_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     ("devices", "says"),
     [
         (
-            "<disk type='volume'><source pool='p' volume='v'/></disk>",
-            "unsupported configuration: /domain/devices/disk calls the storage driver: a source of type 'volume' is "
-            "volume 'v' of storage pool 'p' (there is no private storage driver yet)\n",
+            "<disk type='volume'><source pool='p' volume='v'/><target dev='vda' bus='virtio'/></disk>",
+            "Storage pool not found: no storage pool with matching name 'p'\n",
         ),
         ("<emulator>/nowhere</emulator>", "Cannot check QEMU binary /nowhere: No such file or directory\n"),
     ],

@@ -13,7 +13,8 @@ from typing import Any
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver.descriptors import Beside, open_request
+from pytest_embedvm.driver.descriptors import Beside, open_all
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.qemu.monitor import Monitor
 from pytest_embedvm.qemu.process import Process
 from tests.fakes.host import FakeHost, no_network
@@ -57,7 +58,9 @@ async def running(domain: Completed, host: FakeHost, log: Path) -> AsyncIterator
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = {d.name: open_request(d.opens, stack, passed, Beside(no_network)) for d in launch.descriptors}
+            holdings = Holdings()
+            stack.push_async_callback(holdings.aclose)
+            numbers = await open_all(launch.descriptors, holdings, passed, Beside(no_network))
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(

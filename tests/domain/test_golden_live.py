@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -16,14 +17,20 @@ from lxml import etree
 
 from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.host import FileKind, FirmwareImage
-from pytest_embedvm.driver.descriptors import Beside, open_request
+from pytest_embedvm.driver.descriptors import Beside, open_all
+from pytest_embedvm.driver.holdings import Holdings
+from pytest_embedvm.driver.secret import sealing
 from pytest_embedvm.qemu.monitor import Monitor
+from pytest_embedvm.qemu.parts import SecretPart, SecretRef
 from pytest_embedvm.qemu.process import Process
 from tests.domain.test_golden import CASES, GOLDEN
 from tests.fakes.host import EMULATOR, FakeHost, no_network
+from tests.fakes.luks import make_luks
 
 pytestmark = pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"{EMULATOR} is not installed")
 
+#: What opens the encrypted images of all cases.
+PASSPHRASE = "golden"
 #: Where a case names a file of the host, and what has to be in it.
 FILES = {
     "os/kernel": "kernel",
@@ -58,9 +65,12 @@ class HostBelow(FakeHost):
         return FirmwareImage(str(code), str(variables), secure=secure_boot)
 
 
-def make(path: Path, content: str, image_format: str) -> None:
+def make(path: Path, content: str, image_format: str, *, encrypted: bool = False) -> None:
     """A file at PATH that QEMU takes for CONTENT."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if encrypted:
+        make_luks(path, PASSPHRASE.encode(), kind="luks" if image_format == "raw" else image_format)
+        return
     if content == "image" and image_format != "raw":
         subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, "1M"], check=True)
         return
@@ -91,7 +101,7 @@ def below(root: Path, text: str) -> str:
             if not named:
                 continue
             moved = root / "files" / named.lstrip("/")
-            make(moved, content, image_format(element))
+            make(moved, content, image_format(element), encrypted=is_encrypted(element))
             if attribute:
                 element.set(attribute, str(moved))
             else:
@@ -106,10 +116,17 @@ def image_format(element: etree._Element) -> str:
     return (said.get("type") if said is not None else None) or "raw"
 
 
+def is_encrypted(source: etree._Element) -> bool:
+    """Whether the image of a <source> is."""
+    return source.find("encryption") is not None or source.getparent().find("encryption") is not None
+
+
 def needs_more_than_there_is(text: str, directory: Path) -> str | None:
     """Why a case cannot start here; None when it can."""
     if "type='kvm'" in text:
         return "asks for KVM, which few machines that run tests have"
+    if "<interface type='bridge'" in text:
+        return "needs a bridge of the host's"
     if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
         return "this host has no /dev/vhost-vsock"
     if "type='virtiofs'" in text and not (os.geteuid() == 0 and Path("/usr/lib/qemu/virtiofsd").exists()):
@@ -122,13 +139,22 @@ def needs_more_than_there_is(text: str, directory: Path) -> str | None:
     return None
 
 
+def sealed(launch: argv.Launch, home: Path) -> argv.Launch:
+    """The same with every secret in it, each worth PASSPHRASE."""
+    wanted = [part.value for part in launch.parts if isinstance(part, SecretPart)]
+    values = {value: bytearray(PASSPHRASE.encode()) for value in wanted if isinstance(value, SecretRef)}
+    return dataclasses.replace(launch, parts=sealing.seal(launch.parts, values, home))
+
+
 @contextlib.asynccontextmanager
 async def running(launch: argv.Launch, log: Path) -> AsyncIterator[tuple[Monitor, Process]]:
     """QEMU, started and paused, for as long as the context lasts."""
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         with theirs, contextlib.ExitStack() as passed, log.open("wb") as output:
-            numbers = {d.name: open_request(d.opens, stack, passed, Beside(no_network)) for d in launch.descriptors}
+            holdings = Holdings()
+            stack.push_async_callback(holdings.aclose)
+            numbers = await open_all(launch.descriptors, holdings, passed, Beside(no_network))
             monitor = theirs.fileno()
             words = ["-chardev", f"socket,id=charmonitor,fd={monitor}", "-mon", "chardev=charmonitor,mode=control"]
             process = Process.spawn(
@@ -162,7 +188,7 @@ def test_starts(name: str, tmp_path: Path) -> None:
     domain = complete.complete(definition.parse(below(tmp_path, text)), host)
     log = tmp_path / "qemu.log"
     try:
-        state = asyncio.run(start_and_quit(argv.launch(domain, host), log))
+        state = asyncio.run(start_and_quit(sealed(argv.launch(domain, host), tmp_path), log))
     except Exception as error:
         error.add_note(log.read_text() if log.exists() else "QEMU was not started")
         raise

@@ -12,6 +12,7 @@ from pytest_embedvm.domain import argv, complete, definition
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.qemu.capabilities import Capabilities
+from pytest_embedvm.qemu.parts import Password, SecretPart
 from tests.fakes.host import FakeHost, capabilities
 
 VNC = "<graphics type='vnc'/>"
@@ -80,14 +81,32 @@ def test_certificates() -> None:
     assert checked == f'{begins},"verify-peer":true,"priority":"NORMAL"}}'
 
 
-def test_a_password_is_a_command_and_nothing_else() -> None:
-    domain, host = described(Settings(vnc_password="hush"), VNC)
+def test_a_password_is_a_secret_and_nothing_else() -> None:
+    for settings, devices in (
+        (Settings(vnc_password="hush"), VNC),
+        (Settings(), VNC.replace("/>", " passwd='hush'/>")),
+    ):
+        domain, host = described(settings, devices)
+        launch = argv.launch(domain, host)
+        (secret,) = [part for part in launch.parts if isinstance(part, SecretPart)]
+        assert secret.value == Password("hush")
+        assert launch.commands == ()
+        assert "password-secret=vnc-password-secret0" in " ".join(launch.argv({}))
+        hidden = definition.spelled(domain, lambda _password: None)
+        assert "hush" not in repr(launch) + repr(domain) + definition.format(hidden) + " ".join(launch.argv({}))
+
+
+def test_an_own_password_goes_before_the_configured_one() -> None:
+    domain, host = described(Settings(vnc_password="every"), VNC.replace("/>", " passwd=''/>"))
     launch = argv.launch(domain, host)
-    (command,) = launch.commands
-    assert (command.name, command.arguments) == ("set_password", {"protocol": "vnc", "password": "hush"})
-    assert "hush" not in repr(launch) + definition.format(domain)
-    domain, host = described(Settings(vnc_password=""), VNC)
-    assert argv.launch(domain, host).commands == ()
+    assert not [part for part in launch.parts if isinstance(part, SecretPart)]
+    assert "password=on" in " ".join(launch.argv({}))
+
+
+def test_a_key_s_secret_is_found_by_its_uuid() -> None:
+    said = after("-object", words(VNC, vnc_tls=True, vnc_tls_x509_cert_dir="/pki", vnc_tls_x509_secret_uuid="u"))
+    assert said[-2].startswith('{"qom-type":"secret","id":"vnc-tls-creds0-secret0"')
+    assert said[-1].endswith('"verify-peer":false,"passwordid":"vnc-tls-creds0-secret0"}')
 
 
 @pytest.mark.parametrize("settings", [{"vnc_auto_unix_socket": True}, {"vnc_listen": "127.0.0.9"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.migration.server import Server
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import Mode, Uri, make_uri
-from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InvalidArgument, SystemFailure
+from pytest_embedvm.errors import ConfigUnsupported, EmbedError, HostMissing, InvalidArgument, SystemFailure
 from tests.driver import tiny
 from tests.driver.conftest import OpenDriver, exists
 
@@ -201,14 +202,17 @@ async def test_who_waited_for_an_opening_that_failed_tries_himself(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["network", "secret", "storage"])
-async def test_a_driver_of_the_host_s_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidArgument) as raised:
+async def test_a_driver_that_the_host_does_not_have_keeps_the_root_closed(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, embed: OpenDriver
+) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    with pytest.raises(HostMissing, match="libvirt-python"):
         await Driver.open(make_uri(tmp_path / "root", **{name: "host"}))
-    assert raised.value.origin is ErrorDomain[name.upper()]
-    assert raised.value.message.startswith(
-        f"invalid argument: {name}=host: the {name} driver does not support mode 'host'"
-    )
-    assert not (tmp_path / "root").exists()
+    assert not (tmp_path / "root/run/qemu/driver.pid").exists()
+    async with embed(tmp_path / "root") as driver:
+        with pytest.raises(HostMissing, match="libvirt-python"):
+            await Driver.open(make_uri(tmp_path / "root", **{name: "host"}))
+        assert driver.machines() == []
 
 
 NETWORKED = "<interface type='network'><source network='default'/></interface>"
@@ -228,9 +232,8 @@ NEEDS_STORAGE = (
     [
         ({"network": "none"}, NETWORKED, f"{NEEDS} (this connection was opened with network=none)"),
         ({"storage": "none"}, VOLUME, f"{NEEDS_STORAGE} (this connection was opened with storage=none)"),
-        ({}, VOLUME, f"{NEEDS_STORAGE} (there is no private storage driver yet)"),
     ],
-    ids=["network", "storage", "private storage"],
+    ids=["network", "storage"],
 )
 async def test_a_start_that_calls_a_driver_that_is_not_there_says_which_and_why(
     embed: OpenDriver, tmp_path: Path, uri: dict[str, Mode], device: str, why: str
@@ -250,12 +253,12 @@ async def test_every_driver_that_is_missing_is_named(embed: OpenDriver, tmp_path
     async with embed() as driver:
         with pytest.raises(ConfigUnsupported) as raised:
             await driver.create_xml(
-                tiny.xml(tmp_path, devices=devices), 0, Client(uri=Uri(root=tmp_path, network="none"))
+                tiny.xml(tmp_path, devices=devices), 0, Client(uri=Uri(root=tmp_path, network="none", storage="none"))
             )
     found = [part.rpartition("(")[2] for part in raised.value.message.split("; ")]
     assert found == [
         "this connection was opened with network=none)",
-        "there is no private storage driver yet)",
+        "this connection was opened with storage=none)",
         "a root has no nodedev driver)",
     ]
     assert raised.value.code is ErrorNumber.CONFIG_UNSUPPORTED

@@ -10,7 +10,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from pytest_embedvm.domain.host import FileKind, FirmwareImage
+from pytest_embedvm.domain.host import FileKind, FirmwareImage, Volume
 from pytest_embedvm.domain.settings import Settings
 from pytest_embedvm.errors import ConfigUnsupported, OperationFailed
 from pytest_embedvm.qemu.capabilities import Capabilities
@@ -60,6 +60,11 @@ class FakeHost:
 
     def nvram_template(self, loader: str) -> str | None:
         return "/usr/share/OVMF/vars.fd" if loader == "/configured.fd" else None
+
+    def volume(self, pool: str, volume: str) -> Volume:
+        if pool == "inactive":
+            raise ConfigUnsupported(f"storage pool '{pool}' containing volume '{volume}' is not active")
+        return Volume(f"/R/{pool}/{volume}", "file", "raw")
 
     def now(self) -> datetime.datetime:
         return datetime.datetime(2019, 12, 2, 14, 30, tzinfo=datetime.UTC)

@@ -23,13 +23,15 @@ def test_the_built_in_guest() -> None:
         *("hvm", "/k", "/i", "console=ttyS0")
     ]
     kinds = [device.tag for device in root.findall("devices/*")]
-    assert kinds == [*("disk", "interface", "controller", "serial", "channel", "memballoon", "rng", "controller")]
+    assert kinds == [
+        *("disk", "interface", "controller", "serial", "channel", "memballoon", "rng", *["controller"] * 3)
+    ]
 
 
 def test_without_the_rest() -> None:
     root = ET.fromstring(domain_xml("g", network="none"))
     kinds = [device.tag for device in root.findall("devices/*")]
-    assert kinds == ["controller", "serial", "channel", "memballoon", "rng", "controller"]
+    assert kinds == ["controller", "serial", "channel", "memballoon", "rng", *["controller"] * 3]
     assert root.find("cpu") is None
     assert root.find("os/kernel") is None
 
@@ -38,8 +40,10 @@ def test_without_the_rest() -> None:
 def test_everything_sits_on_the_root_bus(machine: str) -> None:
     domain = complete.complete(definition.parse(domain_xml("g", machine=machine, disk=Path("/d"))), FakeHost())
     on_pci = [device for device in domain.devices.all if isinstance(device.address, PciAddress)]
-    assert {device.address.bus for device in on_pci} == {0}
-    assert not [c for c in domain.devices.all if isinstance(c, Controller) and c.model == "pcie-root-port"]
+    beside = [device for device in on_pci if not (isinstance(device, Controller) and device.type == "pci")]
+    assert {device.address.bus for device in beside if isinstance(device.address, PciAddress)} == {0}
+    ports = [c.model for c in domain.devices.all if isinstance(c, Controller) and c.type == "pci" and c.index]
+    assert ports == (["pcie-root-port", "pcie-to-pci-bridge"] if "q35" in machine else [])
 
 
 def test_a_machine_without_pci_gets_no_pci_addresses() -> None:

@@ -11,6 +11,7 @@ import pytest
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.embed import Impairment, make_uri
 from pytest_embedvm.guest import VM, Network, NoCard, domain_xml
+from tests.pcap import read
 
 START = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
 MAC = "52:54:00:00:00:0{}"
@@ -23,6 +24,12 @@ def connection(tmp_path: Path) -> Iterator[libvirt.virConnect]:
     with libvirt.open(make_uri(tmp_path / "root")) as connection:
         connection.networkCreateXML("<network><name>lab</name></network>")
         yield connection
+
+
+@pytest.fixture
+def second(connection: libvirt.virConnect) -> libvirt.virConnect:
+    """To the same root; a test closes it."""
+    return libvirt.open(connection.getURI())
 
 
 @pytest.fixture
@@ -161,3 +168,64 @@ def test_what_a_partition_refuses(connection: libvirt.virConnect, vms: contextli
     network.network.destroy()
     with pytest.raises(libvirt.libvirtError, match="network 'default' is not active"):
         network.partition([a])
+
+
+def test_a_capture_ends_with_its_block_or_its_connection(
+    connection: libvirt.virConnect, second: libvirt.virConnect, vms: contextlib.ExitStack
+) -> None:
+    a = paused(vms, second, "a", on("default", 1), USER)
+    with pytest.raises(NoCard, match=r"a has several cards, say which is meant; .* net0 .*, net1 "):
+        a.capture()
+    with a.capture(0) as first:
+        a.network.network._ask(lambda _, live: live.require_segment().inject([b"\xff" * 60]))
+        first.flush()
+        assert read(first.path) == [b"\xff" * 60]
+    other = a.capture(1)
+    assert [first, other] == a.captures
+    assert (first.frames, first.left_out, other.frames) == (1, 0, 0)
+    descriptors = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    assert first.path not in descriptors
+    assert other.path in descriptors
+    with pytest.raises(libvirt.libvirtError, match="invalid argument: a capture of 1 bytes is too small"):
+        a.capture(0, limit=1)
+    path = other.path
+    a.close()
+    second.close()
+    assert read(path) == []
+    other.flush()
+    other.stop()
+    with pytest.raises(libvirt.libvirtError, match="invalid connection pointer in capture"):
+        embed.capture(a.domain, MAC.format(1))
+
+
+def test_what_a_kept_vm_keeps(tmp_path: Path) -> None:
+    uri = make_uri(tmp_path / "kept")
+    cards = on("default", 1) + USER
+    xml = domain_xml("a", memory_mib=32, network="none").replace("</devices>", f"{cards}</devices>")
+    with libvirt.open(uri, keep_running=True) as first, VM(first.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)) as a:
+        a.link(0, up=False, delay=1)
+        a.network.partition([a])
+        kept = [a.capture(0), a.capture(1)]
+    with libvirt.open(uri) as second:
+        domain = second.lookupByName("a")
+        try:
+            with VM(domain) as a:
+                assert states(a) == ["down"]
+                assert wrong(a, 1) == (Impairment(),) * 2
+                assert not blocked(a.network, 1, 2)
+                assert [read(capture.path) for capture in kept] == [[], []]
+                with a.capture(0) as one, a.capture(1) as other:
+                    assert [one.path.name, other.path.name] == ["net0-2.pcap", "net1-2.pcap"]
+        finally:
+            domain.destroy()
+
+
+def test_a_connection_that_may_only_read(connection: libvirt.virConnect, vms: contextlib.ExitStack) -> None:
+    paused(vms, connection, "a", on("default", 1))
+    reader = vms.enter_context(libvirt.openReadOnly(connection.getURI()))
+    domain, network = reader.lookupByName("a"), reader.networkLookupByName("default")
+    assert embed.impairments(domain, MAC.format(1)) == (Impairment(), Impairment())
+    with pytest.raises(libvirt.libvirtError, match="read only access prevents set_link"):
+        embed.set_link(domain, MAC.format(1), up=False)
+    with pytest.raises(libvirt.libvirtError, match="read only access prevents partition"):
+        embed.partition(network, [[MAC.format(1)]])

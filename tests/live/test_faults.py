@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_embedvm.embed import Capture
 from pytest_embedvm.guest import VM
+from pytest_embedvm.network.frames import ICMP, UDP, Datagram, Frame, Packet
+from tests.pcap import read
 
 UNTIL_TIMEOUT_S = 60
+#: The networks' own.
+DHCP = (68, 67)
+HOST, NAT = "192.168.122.1", "10.0.2.2"
 
 
 def reaches(vm: VM, address: str) -> bool:
@@ -22,6 +28,13 @@ def round_trip(vm: VM, address: str) -> float:
     found = re.search(r"min/avg/max = ([\d.]+)/", text)
     assert found, text
     return float(found[1]) / 1000
+
+
+def pings(capture: Capture) -> set[tuple[str, str]]:
+    """From whom to whom echo requests and replies went."""
+    found = (Frame.read(data) for data in read(capture.path))
+    packets = (Packet.read(frame.kind, frame.payload) for frame in found if frame)
+    return {(str(p.source), str(p.target)) for p in packets if p and p.protocol == ICMP}
 
 
 def carrier(vm: VM) -> str:
@@ -58,12 +71,19 @@ def test_guests_that_are_torn_apart(vm_factory: Callable[..., VM], embedvm_domai
 
     # A partition stops those it parts, and no others; the network's own host is on both sides.
     assert reaches(a, at_b)
-    with a.network.partition([a], [b, c]):
+    with a.capture() as sent, b.capture() as got, a.network.partition([a], [b, c]):
         assert not reaches(a, at_b)
         assert not reaches(b, at_a)
         assert reaches(b, at_c)
-        assert reaches(a, "192.168.122.1") == reaches(b, "192.168.122.1")
+        assert reaches(a, HOST)
+        assert reaches(b, HOST)
     assert reaches(a, at_b)
+
+    # What a sent is in its capture, though it never arrived: what b got is not.
+    assert {(at_a, at_b), (at_a, HOST), (HOST, at_a)} <= pings(sent)
+    assert (at_b, at_a) not in pings(sent)
+    assert {(at_b, at_a), (at_b, at_c), (at_c, at_b)} <= pings(got)
+    assert (at_a, at_b) not in pings(got)
 
     # One way only: b gets the questions, its answers are lost.
     a.network.drop(b, to=a)
@@ -85,3 +105,21 @@ def test_guests_that_are_torn_apart(vm_factory: Callable[..., VM], embedvm_domai
         received = int(re.search(r"(\d+) packets received", text)[1])  # type: ignore[index]
         assert 0 < received < 20
     assert round_trip(a, at_b) > 0
+
+
+@pytest.mark.embedvm(network="user", capture=True, memory=128)
+def test_all_that_passes_a_card_on_qemus_own_network(vm: VM) -> None:
+    [whole] = vm.captures
+    with vm.capture() as later:
+        vm.wait_until(lambda: reaches(vm, NAT), timeout=UNTIL_TIMEOUT_S, message="QEMU's own network")
+    own = vm.run("ip -4 -o addr show eth0").text.split()[3].partition("/")[0]
+    assert {(own, NAT), (NAT, own)} <= pings(later)
+    vm.run("poweroff")
+    vm.wait_until(lambda: not vm.is_running, timeout=UNTIL_TIMEOUT_S, message="the guest's end")
+    # The file is whole now, and has the guest's first words: it asked for an address.
+    assert {(own, NAT), (NAT, own)} <= pings(whole)
+    frames = [Frame.read(data) for data in read(whole.path)]
+    packets = [Packet.read(frame.kind, frame.payload) for frame in frames if frame]
+    asked = [Datagram.read(packet.payload) for packet in packets if packet and packet.protocol == UDP]
+    assert DHCP in [(datagram.source, datagram.target) for datagram in asked if datagram]
+    assert whole.frames == len(frames) > later.frames > 0

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcap import read
+
 FAILING = "def test_it(embedvm_domain): assert embedvm_domain.isActive() == 7"
 
 
@@ -37,6 +39,32 @@ def test_a_failure_shows_its_evidence_and_keeps_the_files(pytester: pytest.Pytes
     assert "-name guest=tiny" in (folder / "command-line.sh").read_text()
     assert '"execute": "cont"' in (folder / "qmp.log").read_text()
     assert sorted(path.name for path in folder.parent.parent.iterdir()) == [".embedvm-output", "test_bad.py-test_it"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_captures_are_kept_whole(pytester: pytest.Pytester) -> None:
+    card = "<interface type='network'><source network='default'/></interface><interface type='user'/></devices>"
+    pytester.makepyfile(
+        test_it=f"""
+        import pytest
+
+        @pytest.fixture
+        def embedvm_domain_xml(embedvm_domain_xml):
+            return embedvm_domain_xml.replace("</devices>", "{card}")
+
+        @pytest.mark.embedvm(capture=True)
+        def test_it(embedvm_vm):
+            vm = embedvm_vm
+            vm.network.network._ask(lambda _, live: live.require_segment().inject([b"\\xff" * 60]))
+            assert len(vm.captures) == 7
+        """
+    )
+    result = pytester.runpytest_subprocess("--embedvm")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*embedvm: tiny: captures*", "net0.pcap: 1 frames", "net1.pcap: 0 frames"])
+    folder = pytester.path / "test-results/test_it.py-test_it/tiny"
+    assert read(folder / "net0.pcap") == [b"\xff" * 60]
+    assert read(folder / "net1.pcap") == []
 
 
 @pytest.mark.usefixtures("tiny")

@@ -16,6 +16,7 @@ from pytest_embedvm.api.connect.monitor_event import MonitorEvents
 from pytest_embedvm.api.connect.networks import Networks
 from pytest_embedvm.api.connect.save import Restore
 from pytest_embedvm.api.connect.secrets import Secrets
+from pytest_embedvm.api.connect.storage import Storage
 from pytest_embedvm.api.unsupported import unsupported
 
 #: pytest shows the line that called, not these.
@@ -23,7 +24,9 @@ __tracebackhide__ = True
 
 
 @unsupported
-class virConnect(Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities, Restore, Networks, Secrets):
+class virConnect(
+    Identification, Creation, Lookup, Listing, MonitorEvents, Capabilities, Restore, Networks, Secrets, Storage
+):
     """A connection to one root. Made by `open`; also a context manager that closes it.
 
     A connection that nobody holds any more is closed when it is collected.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_embedvm.api._object import LibvirtObject
 from pytest_embedvm.api.domain import virDomain
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 class Base(LibvirtObject):
     """Questions and orders to the driver, and domains out of its machines."""
+
+    def _at_host(self, host: Any) -> Any:
+        return host
 
     def _ask(self, question: Callable[[Driver], T]) -> T:
         """The answer of the driver, which has it at hand."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
-from pytest_embedvm.api.network import identify, virNetwork
+from pytest_embedvm.api.network import NetworkIdentity, identify, virNetwork
 from pytest_embedvm.constants import ConnectListAllNetworksFlags as List
 from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags, NetworkEventID
-from pytest_embedvm.driver.network.private import LiveNetwork, PrivateNetworks
+from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.network.live import LiveNetwork
+from pytest_embedvm.driver.network.private import PrivateNetworks
 
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
@@ -27,6 +29,12 @@ class Networks(Callbacks):
     def _network(self, search: Callable[[PrivateNetworks], LiveNetwork]) -> virNetwork:
         found = self._ask(lambda driver: identify(search(driver.networks)))
         return virNetwork(cast("virConnect", self), found)
+
+    def _created(self, xml: str) -> virNetwork:
+        async def create(driver: Driver) -> NetworkIdentity:
+            return identify(await driver.networks.create(xml))
+
+        return virNetwork(cast("virConnect", self), self._order(create))
 
     def _names(self, wanted: List) -> list[str]:
         return self._ask(lambda driver: [network.name for network in _matching(driver.networks, wanted)])
@@ -54,14 +62,14 @@ class Networks(Callbacks):
         :raise libvirtError: as `networkDefineXML`; OPERATION_FAILED when it is there.
         """
         text = arguments.text(xmlDesc, "xmlDesc", "virNetworkCreateXML")
-        return self._network(lambda networks: networks.create(text))
+        return self._created(text)
 
     @public("virNetworkCreateXMLFlags", writes=True, origin=NETWORK)
     def networkCreateXMLFlags(self, xmlDesc: str, flags: int = 0) -> virNetwork:
         """Like `networkCreateXML`; what this driver does not know is always refused, with VALIDATE and without."""
         text = arguments.text(xmlDesc, "xmlDesc", "virNetworkCreateXMLFlags")
         arguments.known(flags, NetworkCreateFlags.CREATE_VALIDATE, "networkCreateXMLFlags")
-        return self._network(lambda networks: networks.create(text))
+        return self._created(text)
 
     @public("virNetworkLookupByName", origin=NETWORK)
     def networkLookupByName(self, name: str) -> virNetwork:

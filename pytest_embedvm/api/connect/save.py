@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Final
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.connect._base import Base
-from pytest_embedvm.api.domain.save import SAVE, runs
+from pytest_embedvm.api.domain.save import SAVE, SECURE, runs
 from pytest_embedvm.api.domain.save import file as named
-from pytest_embedvm.constants import DomainSaveImageXMLFlags
 from pytest_embedvm.constants import DomainSaveRestoreFlags as Flags
 from pytest_embedvm.driver.saving import restore as restoring
+from pytest_embedvm.errors import OperationDenied
 
 RESTORE: Final = SAVE | Flags.RESET_NVRAM
 
@@ -49,11 +50,14 @@ class Restore(Base):
     def saveImageGetXMLDesc(self, file: str, flags: int = 0) -> str:
         """The domain that is saved in FILE.
 
-        :raise libvirtError: OPERATION_FAILED when it is no complete image.
+        :raise libvirtError: OPERATION_FAILED when it is no complete image; OPERATION_DENIED when passwords are asked
+            for (VIR_DOMAIN_SAVE_IMAGE_XML_SECURE) on a read-only connection.
         """
         path = named(file, "file", "virDomainSaveImageGetXMLDesc")
-        arguments.known(flags, DomainSaveImageXMLFlags.SAVE_IMAGE_XML_SECURE, "qemuDomainSaveImageGetXMLDesc")
-        return self._ask(lambda _driver: restoring.text(path))
+        if self._session.readonly and operator.index(flags) & SECURE:
+            raise OperationDenied("virDomainSaveImageGetXMLDesc with secure flag")
+        secure = bool(arguments.known(flags, SECURE, "qemuDomainSaveImageGetXMLDesc"))
+        return self._ask(lambda _driver: restoring.text(path, secure=secure))
 
     @public("virDomainSaveImageDefineXML", writes=True)
     def saveImageDefineXML(self, file: str, dxml: str, flags: int = 0) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pytest_embedvm.api.domain.block import Block
 from pytest_embedvm.api.domain.console import Console
 from pytest_embedvm.api.domain.definition import Definition
+from pytest_embedvm.api.domain.devices import Devices
 from pytest_embedvm.api.domain.identity import Identification
 from pytest_embedvm.api.domain.information import Information
+from pytest_embedvm.api.domain.interfaces import Interfaces
 from pytest_embedvm.api.domain.lifecycle import Lifecycle
 from pytest_embedvm.api.domain.metadata import Metadata
 from pytest_embedvm.api.domain.migration import Migration
@@ -17,7 +19,18 @@ from pytest_embedvm.api.unsupported import unsupported
 
 @unsupported
 class virDomain(
-    Identification, Lifecycle, Information, Definition, Metadata, Console, Passthrough, Block, Migration, Save
+    Interfaces,
+    Identification,
+    Lifecycle,
+    Information,
+    Definition,
+    Metadata,
+    Console,
+    Passthrough,
+    Block,
+    Devices,
+    Migration,
+    Save,
 ):
     """A domain of a connection.
 

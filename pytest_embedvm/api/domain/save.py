@@ -15,10 +15,12 @@ from pytest_embedvm.constants import DomainSaveRestoreFlags as Flags
 from pytest_embedvm.driver.saving import restore as restoring
 from pytest_embedvm.driver.saving import save as saving
 from pytest_embedvm.driver.saving.dump import Wish, dump
-from pytest_embedvm.errors import InvalidCall
+from pytest_embedvm.errors import InvalidCall, OperationDenied
 
 #: BYPASS_CACHE is a hint that nothing depends on.
 SAVE: Final = Flags.BYPASS_CACHE | Flags.RUNNING | Flags.PAUSED
+#: What shows an image's passwords.
+SECURE: Final = DomainSaveImageXMLFlags.SAVE_IMAGE_XML_SECURE
 DUMP: Final = (
     DomainCoreDumpFlags.CRASH
     | DomainCoreDumpFlags.LIVE
@@ -82,10 +84,13 @@ class Save(Base):
     def managedSaveGetXMLDesc(self, flags: int = 0) -> str:
         """The domain as `managedSave` wrote it.
 
-        :raise libvirtError: OPERATION_INVALID when there is nothing.
+        :raise libvirtError: OPERATION_INVALID when there is nothing; OPERATION_DENIED when passwords are asked for
+            (VIR_DOMAIN_SAVE_IMAGE_XML_SECURE) on a read-only connection.
         """
-        arguments.known(flags, DomainSaveImageXMLFlags.SAVE_IMAGE_XML_SECURE, "qemuDomainManagedSaveGetXMLDesc")
-        return self._ask(lambda machine: restoring.text(saving.require_managed(machine)))
+        if self._session.readonly and operator.index(flags) & SECURE:
+            raise OperationDenied("virDomainManagedSaveGetXMLDesc with secure flag")
+        secure = bool(arguments.known(flags, SECURE, "qemuDomainManagedSaveGetXMLDesc"))
+        return self._ask(lambda machine: restoring.text(saving.require_managed(machine), secure=secure))
 
     @public("virDomainManagedSaveDefineXML", writes=True)
     def managedSaveDefineXML(self, dxml: str, flags: int = 0) -> int:

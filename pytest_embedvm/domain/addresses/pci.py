@@ -44,13 +44,26 @@ def assign(context: Context, add_controller: AddController) -> None:
     _Assignment(context, models, growing=False).settle()
 
 
+def assign_free(context: Context) -> None:
+    """Give those that have none an address among the buses that are there; these are all that a running machine has.
+
+    A PCI Express device for which no port is free goes into a conventional slot: there libvirt has no place for it.
+
+    :raise XMLError, InternalError: as `assign`.
+    """
+    models = context.domain.pci_models()
+    _Assignment(context, models, growing=False, plugging=True).settle()
+
+
 class _Assignment:
     """One pass over the devices: the first finds out which buses are needed, the second gives the addresses."""
 
-    def __init__(self, context: Context, models: list[str | None], *, growing: bool) -> None:
+    def __init__(self, context: Context, models: list[str | None], *, growing: bool, plugging: bool = False) -> None:
         # libvirt: qemuDomainPCIAddressSetCreate; a bus that is missing below one that is there is the usual kind
         usual = "pcie-root-port" if context.chipset.is_express else "pci-bridge"
         self.context = context
+        #: Whether the machine runs already.
+        self.plugging = plugging
         #: Whether there is the root and nothing else.
         self.is_plain = len(models) == 1
         self.buses = Buses(
@@ -145,9 +158,17 @@ class _Assignment:
         if sibling is not None and function is not None:
             address = self.buses.reserve_function(sibling, function, connect)
         else:
-            address = self.buses.reserve_next(connect, function)
+            address = self._next(connect, function)
         if not self.buses.growing:
             device.address = address
+
+    def _next(self, connect: Connect, function: int | None) -> PciAddress:
+        try:
+            return self.buses.reserve_next(connect, function)
+        except InternalError:
+            if not self.plugging or not connect & Connect.PCIE_DEVICE:
+                raise
+            return self.buses.reserve_next(_CONNECTS["pci"], function)
 
     def _sibling(self, device: Device) -> PciAddress | None:
         """The address of a device that shares its slot with DEVICE."""

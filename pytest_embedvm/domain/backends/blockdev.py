@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_embedvm.domain.backends.source import FORMATS, WITH_BACKING, Chain, Image
 from pytest_embedvm.domain.backends.virtio import given
-from pytest_embedvm.qemu.parts import BlockdevPart, Json
+from pytest_embedvm.qemu.parts import BlockdevPart, Json, SecretPart
 
 _STORAGE_DRIVERS: Final = {"file": "file", "block": "host_device"}
 
@@ -47,12 +47,17 @@ class NodeOptions:
     detect_zeroes: str | None = None
 
 
-def nodes(chain: Chain, options: NodeOptions, *, read_only: bool) -> Iterator[BlockdevPart]:
-    """The nodes of CHAIN, what is below before what stands on it; only the topmost image is ever written."""
+def nodes(chain: Chain, options: NodeOptions, *, read_only: bool) -> Iterator[BlockdevPart | SecretPart]:
+    """The nodes of CHAIN, what is below before what stands on it; only the topmost image is ever written.
+
+    What opens an encrypted image comes before its nodes.
+    """
     backing: Json = None
     known = chain.ends
     for image in reversed(chain.images):
         top = image is chain.images[0]
+        if image.encryption:
+            yield image.encryption.part(image.format_node)
         yield _storage(image, options)
         yield _format(image, options, read_only=read_only or not top, top=top, backing=_backing(image, backing, known))
         backing, known = image.format_node, True
@@ -86,5 +91,14 @@ def _format(
             "cache": options.cache.props if options.cache else None,
         }
     )
-    props |= {"driver": FORMATS[image.format], "file": image.storage_node}
-    return BlockdevPart(props | backing)
+    return BlockdevPart(props | _format_driver(image) | {"file": image.storage_node} | backing)
+
+
+def _format_driver(image: Image) -> dict[str, Json]:
+    # libvirt: qemuBlockStorageSourceGetBlockdevFormatProps
+    if image.encryption is None:
+        return {"driver": FORMATS[image.format]}
+    secret = image.encryption.part(image.format_node).id
+    if image.format == "raw":
+        return {"driver": "luks", "key-secret": secret}
+    return {"driver": image.format, "encrypt": {"format": "luks", "key-secret": secret}}

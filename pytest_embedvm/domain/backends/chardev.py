@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InternalError, XMLError
 from pytest_embedvm.qemu.capabilities import Capabilities
-from pytest_embedvm.qemu.parts import Connect, Descriptor, Json, KeyvalPart, Listen
+from pytest_embedvm.qemu.parts import ChardevPart, Connect, Descriptor, Json, Listen
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import OnOff, Refusal, YesNo
 
@@ -127,7 +127,7 @@ class Chardev:
 
     def part(
         self, alias: str, capabilities: Capabilities, *, default_log: str | None = None, host_port: str = "serial"
-    ) -> KeyvalPart:
+    ) -> ChardevPart:
         """QEMU's -chardev for the device called ALIAS.
 
         :param default_log: a file that gets what the guest writes, if no `<log>` says another one.
@@ -140,7 +140,7 @@ class Chardev:
         if delay is not None:
             milliseconds = capabilities.has_option("chardev", "reconnect-ms")
             props |= {"reconnect-ms": delay * MS} if milliseconds else {"reconnect": delay}
-        return KeyvalPart("-chardev", kind, {"id": name} | props | self._logging(default_log))
+        return ChardevPart("-chardev", kind, {"id": name} | props | self._logging(default_log))
 
     def _logging(self, default_log: str | None) -> dict[str, Json]:
         if self.log and self.log.file:

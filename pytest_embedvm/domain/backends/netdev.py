@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.forwards import PortForward
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
-from pytest_embedvm.qemu.parts import Card, Companion, Descriptor, Json, NetdevPart
+from pytest_embedvm.qemu.parts import Card, Companion, Descriptor, Json, NetdevPart, Tap
 from pytest_embedvm.xml.mapping import At
 
 #: QEMU's word for each type that is a socket between QEMUs (libvirt: qemuBuildHostNetProps).
@@ -32,6 +32,7 @@ class Source:
     type: str | None = None
     path: str | None = None
     network: str | None = None
+    portgroup: str | None = None
     bridge: str | None = None
     name: str | None = None
     dev: str | None = None
@@ -141,10 +142,17 @@ def passt_options(
         yield from forward.passt()
 
 
-def network(alias: str, path: str, name: str, mac: str, guest: str) -> NetdevPart:
-    """A card on network NAME of the root: QEMU listens at PATH, so that who opens the root next can connect again."""
-    end = Descriptor(netdev_id(alias), Card(path, name, mac, guest))
+def network(alias: str, card: Card) -> NetdevPart:
+    """CARD, on a network of the root: QEMU listens at its path, so that who opens the root next can connect again."""
+    end = Descriptor(netdev_id(alias), card)
     return NetdevPart({"type": "stream", "addr": {"type": "fd", "str": end}, "server": True, "id": netdev_id(alias)})
+
+
+def tap(alias: str, bridge: str, mac: str, name: str | None, *, virtio: bool) -> NetdevPart:
+    """A card in BRIDGE of the host's, through a tap device called NAME."""
+    # libvirt: virNetDevGenerateName. Without vhost: the frames stay in QEMU, which needs no more than the tap.
+    end = Descriptor(netdev_id(alias), Tap(bridge, mac, name or "vnet%d", virtio))
+    return NetdevPart({"type": "tap", "fd": end, "vhost": False, "id": netdev_id(alias)})
 
 
 def sockets(alias: str, kind: str, source: Source) -> NetdevPart:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.backends.encryption import Encryption
+from pytest_embedvm.domain.host import Host, Volume
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Offered, Scalar, Where
@@ -31,11 +33,8 @@ _REFUSED_FORMATS: Final = {
 
 #: Where bytes come from. Those that are neither a file nor a block device are libvirt's, and not yet ours.
 SOURCE_TYPE: Final = Offered(
-    ("file", "block"),
-    {
-        kind: f"disk type '{kind}' is not supported by this driver"
-        for kind in ("dir", "network", "volume", "nvme", "vhostuser")
-    },
+    ("file", "block", "volume"),
+    {kind: f"disk type '{kind}' is not supported by this driver" for kind in ("dir", "network", "nvme", "vhostuser")},
 )
 
 
@@ -56,16 +55,63 @@ class Format(Scalar[str]):
 
 @dataclass(kw_only=True)
 class Source:
-    """`<source file='…'/>` or `<source dev='…'/>`; `index` is the number in QEMU's names of its nodes, when live."""
+    """`<source file='…'/>`, `<source dev='…'/>` or `<source pool='…' volume='…'/>`.
+
+    `index` is the number in QEMU's names of its nodes, when live.
+    """
 
     file: str | None = None
     dev: str | None = None
+    pool: str | None = None
+    volume: str | None = None
+    mode: Literal["host", "direct"] | None = None
     startup_policy: Annotated[StartupPolicy | None, At("@startupPolicy")] = None
     index: int | None = None
+    encryption: Encryption | None = None
+    #: What the volume is, once a host was asked.
+    found: Volume | None = field(default=None, metadata={"xml": False})
 
     def path(self, kind: str) -> str | None:
-        """The path, for a source of this KIND: `file` or `block`."""
+        """The path, for a source of this KIND: `file` or `block`, or `volume` once that is found."""
+        if kind == "volume":
+            return self.found.path if self.found else None
         return (self.dev if kind == "block" else self.file) or None
+
+    def is_given(self, kind: str) -> bool:
+        """Whether it says anything that a source of this KIND does."""
+        return bool(self.pool or self.volume) if kind == "volume" else self.path(kind) is not None
+
+    def find(self, kind: str, host: Host) -> None:
+        """Ask HOST for the volume that it names, if that is its KIND.
+
+        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
+        :raise ConfigUnsupported: when the pool is not active, or the volume is a directory.
+        """
+        # libvirt: virDomainStorageSourceTranslateSourcePool
+        if kind != "volume":
+            return
+        self.found = host.volume(self.pool or "", self.volume or "")
+        if self.found.type == "dir":
+            raise ConfigUnsupported(f"volume '{self.volume}' of storage pool '{self.pool}' is a directory")
+
+    def check(self, kind: str) -> None:
+        """Refuse what names a volume and not its pool, or more than that.
+
+        :raise XMLError: for these.
+        """
+        # libvirt: virDomainDiskSourcePoolDefParse, virDomainStorageSourceTranslateSourcePool
+        if kind == "volume" and not (self.pool and self.volume):
+            raise XMLError(
+                "'pool' and 'volume' must be specified together for 'pool' type source", origin=ErrorDomain.DOMAIN
+            )
+        if kind == "volume" and self.mode:
+            raise XMLError(
+                "disk source mode is only valid when storage pool is of iscsi type", origin=ErrorDomain.DOMAIN
+            )
+
+    def kind(self, kind: str) -> str:
+        """What the bytes of a source of this KIND are in: `file` or `block`."""
+        return self.found.type if kind == "volume" and self.found else kind
 
 
 @dataclass(kw_only=True)
@@ -91,8 +137,11 @@ class BackingStore:
         # libvirt: virDomainDiskBackingStoreParse
         if self.format is None:
             raise XMLError("missing disk backing store format", origin=ErrorDomain.DOMAIN)
-        if self.source is None or self.source.path(self.type) is None:
+        if self.source is None or not self.source.is_given(self.type):
             raise XMLError("missing disk backing store source", origin=ErrorDomain.DOMAIN)
+        self.source.check(self.type)
+        if self.source.encryption:
+            self.source.encryption.check(self.format)
         check_backing(self.format, self.below)
 
 
@@ -120,6 +169,7 @@ class Image:
     path: str
     format: str
     index: int
+    encryption: Encryption | None = None
 
     @property
     def storage_node(self) -> str:
@@ -140,14 +190,21 @@ class Chain:
     ends: bool
 
 
-def chain(kind: str, image_format: str, source: Source, below: BackingStore | None) -> Chain:
-    """The chain from SOURCE down to where the domain's XML says no more."""
-    images = [Image(kind, source.path(kind) or "", image_format, source.index or 0)]
+def chain(
+    kind: str, image_format: str, source: Source, below: BackingStore | None, encryption: Encryption | None = None
+) -> Chain:
+    """The chain from SOURCE down to where the domain's XML says no more.
+
+    :param encryption: of SOURCE, where it is not SOURCE that says so.
+    """
+    own = source.encryption or encryption
+    images = [Image(source.kind(kind), source.path(kind) or "", image_format, source.index or 0, own)]
     for link in links(below):
         if link.type is None:
             return Chain(tuple(images), ends=True)
-        path = link.source.path(link.type) if link.source else None
-        images.append(Image(link.type, path or "", link.format or "", link.index or 0))
+        lower = link.source or Source()
+        path = lower.path(link.type) or ""
+        images.append(Image(lower.kind(link.type), path, link.format or "", link.index or 0, lower.encryption))
     return Chain(tuple(images), ends=images[-1].format not in WITH_BACKING)
 
 
@@ -156,6 +213,14 @@ def links(below: BackingStore | None) -> Iterator[BackingStore]:
     while below is not None:
         yield below
         below = below.below
+
+
+def complete_encryption(own: Encryption | None, source: Source | None, below: BackingStore | None) -> None:
+    """Fill in what is left open of a disk's encryption: its OWN, its SOURCE's and that of what is BELOW."""
+    sources = (source, *(link.source for link in links(below)))
+    for encryption in (own, *(found.encryption for found in sources if found)):
+        if encryption:
+            encryption.complete()
 
 
 @dataclass(frozen=True)

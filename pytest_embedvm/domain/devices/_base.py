@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
@@ -11,7 +11,9 @@ from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
 from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
+from pytest_embedvm.domain.devices._resemblance import resembles
 from pytest_embedvm.domain.host import Host
+from pytest_embedvm.errors import EmbedError, NoDevice
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Command, Json, Part
 from pytest_embedvm.xml.mapping import At
@@ -69,6 +71,8 @@ class Context:
     domain: Domain
     capabilities: Capabilities
     host: Host
+    #: Whether the domain runs already, and the device is to be plugged in.
+    plugging: bool = False
 
     @property
     def is_q35(self) -> bool:
@@ -97,8 +101,8 @@ class Context:
         return {} if index is None else {"bootindex": index}
 
     def _turn(self, device: Device, boot_class: BootClass) -> int | None:
-        # libvirt: qemuProcessPrepareDeviceBootorder: <boot dev> names the first device of its class
-        if any(other.own_boot_order is not None for other in self.domain.devices.all):
+        # libvirt: qemuProcessPrepareDeviceBootorder: <boot dev> names the first device of its class at the start
+        if self.plugging or any(other.own_boot_order is not None for other in self.domain.devices.all):
             return None
         first = next(other for other in self.domain.devices.all if other.boot_class == boot_class)
         order = [boot.dev for boot in self.domain.os.boot]
@@ -113,6 +117,11 @@ class Device:
     alias_prefix: ClassVar[str]
     #: Whether QEMU chooses its virtio-serial port, if the user does not.
     finds_own_port: ClassVar[bool] = False
+
+    #: Whether a running domain can get and lose it, and whether a definition can (libvirt: qemuDomainAttachDeviceLive,
+    #: qemuDomainAttachDeviceConfig).
+    pluggable: ClassVar[bool] = False
+    configurable: ClassVar[bool] = False
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
@@ -228,6 +237,12 @@ class Device:
         """Whether QEMU's block node NAME is one of its own."""
         return False
 
+    def find_volumes(self, host: Host) -> None:
+        """Ask HOST for the volumes of storage pools that it stands on.
+
+        :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
+        """
+
     def learn_backing(self, below: BackingStore) -> None:
         """The last image of its chain stands on BELOW, as its header says."""
 
@@ -242,9 +257,64 @@ class Device:
         """What QEMU needs for it, in the order of the command line."""
         raise NotImplementedError
 
+    def spell_password(self, spell: Callable[[str], str | None]) -> None:
+        """Write its password, if the domain's XML says one, as SPELL does."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the domain's XML says a password of it."""
+        return False
+
     def commands(self, context: Context) -> Iterable[Command]:
         """QMP commands that are due once QEMU is up, before the guest runs for the first time."""
         return ()
+
+    def check_plug(self) -> None:
+        """Refuse to be plugged into a running domain; called once it is completed.
+
+        :raise OperationUnsupported: in libvirt's words.
+        """
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        """Refuse to be taken from a running domain, whose devices are OTHERS.
+
+        :raise OperationUnsupported, OperationFailed: in libvirt's words.
+        """
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        """Refuse to be added to a domain, running if LIVE, in whose OTHERS something is in its way.
+
+        :raise OperationInvalid, OperationFailed: in libvirt's words.
+        """
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        """The one of OTHERS that this one, as a user wrote it to have it detached, describes.
+
+        :param live: whether OTHERS are those of a running domain.
+        :raise NoDevice: when there is none; some kinds' errors in definitions are others.
+        :raise OperationFailed: when there are several.
+        """
+        found = next((other for other in others if resembles(self, other)), None)
+        if found is None:
+            raise self.missing(live=live)
+        return found
+
+    def missing(self, *, live: bool) -> EmbedError:
+        """What libvirt says when a domain, running if LIVE, has no device like this one."""
+        return NoDevice(f"matching {self.kind_name} device not found")
+
+    @property
+    def kind_name(self) -> str:
+        """Libvirt's word for the kind (virDomainDeviceTypeToString)."""
+        return type(self).__name__.lower()
+
+    @property
+    def last_node(self) -> int:
+        """The highest number of its block nodes; 0 if it has none."""
+        return 0
+
+    def renumber_nodes(self, after: int) -> None:
+        """Number its block nodes from the one AFTER on."""
 
     @property
     def id(self) -> str:

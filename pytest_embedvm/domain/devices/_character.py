@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
+from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.chardev import Chardev, chardev_id
 from pytest_embedvm.domain.devices._base import Context, Device
+from pytest_embedvm.errors import ConfigUnsupported, EmbedError, InvalidArgument, NoDevice
 from pytest_embedvm.qemu.parts import DevicePart, Part, Props
 from pytest_embedvm.xml.mapping import At
+
+#: What takes a character device while the guest runs.
+_PLUGGABLE: Final = ("virtio-serial", "pci", "usb")
 
 
 @dataclass(kw_only=True)
@@ -24,6 +29,9 @@ class CharacterDevice(Device):
     #: QEMU's backend for a port of the host, `type='dev'`.
     host_port: ClassVar[Literal["serial", "parallel"]] = "serial"
 
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
+
     #: When openConsole() looks at devices of this kind; None for never.
     console_turn: ClassVar[int | None] = None
 
@@ -37,6 +45,23 @@ class CharacterDevice(Device):
 
     def forget_live(self) -> None:
         self.chardev.forget_live()
+
+    @property
+    def kind_name(self) -> str:
+        return "chr"
+
+    def check_plug(self) -> None:
+        # libvirt: qemuDomainAttachChrDeviceAssignAddr
+        if self.bus not in _PLUGGABLE:
+            raise ConfigUnsupported(
+                f"Hotplug unsupported for char device type '{type(self).__name__.lower()}'", origin=ErrorDomain.QEMU
+            )
+
+    def missing(self, *, live: bool) -> EmbedError:
+        # libvirt: qemuDomainDetachDeviceChr, qemuDomainDetachDeviceConfig
+        if live:
+            return NoDevice(f"chr type '{type(self).__name__.lower()}' device not present in domain configuration")
+        return InvalidArgument("device not present in domain configuration")
 
     def learn_pty(self, path: str) -> None:
         """QEMU has opened its pty at PATH, says query-chardev once the domain is started."""

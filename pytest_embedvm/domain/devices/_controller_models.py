@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+#: The SCSI controller that a running domain gets unasked. libvirt takes the same as for one that is defined, lsilogic:
+#: that fits into no PCI Express port, and few guests of today have its driver.
+PLUGGED_SCSI: Final = "virtio-scsi"
+
 #: libvirt: virDomainControllerPCIModelName
 PciName = Literal[
     "none", "pci-bridge", "i82801b11-bridge", "ioh3420", "x3130-upstream", "xio3130-downstream", "pxb", "pxb-pcie",

@@ -48,11 +48,24 @@ def _check_source(disk: Disk) -> None:
     policy = disk.source.startup_policy if disk.source else None
     if policy == "requisite" and not disk.removable_medium:
         raise XMLError(f"disk startupPolicy '{policy}' is allowed only for cdrom or floppy", origin=ErrorDomain.DOMAIN)
+    if disk.source:
+        disk.source.check(disk.type)
+    _check_encryption(disk)
     check_backing(disk.driver.type or "raw", disk.backing)
     if disk.device == "lun":
         if disk.type != "block":
             raise ConfigUnsupported("disk device='lun' is only valid for block type disk source")
         raise ConfigUnsupported(f"device='lun' of disk '{disk.dev}' is not supported by this driver")
+
+
+def _check_encryption(disk: Disk) -> None:
+    within = disk.source.encryption if disk.source else None
+    if within and disk.encryption:
+        # libvirt: virDomainDiskDefParseXML
+        raise ConfigUnsupported("an <encryption> definition already found for disk source")
+    encryption = within or disk.encryption
+    if encryption:
+        encryption.check(disk.driver.type or "raw")
 
 
 def _check_target(disk: Disk) -> None:

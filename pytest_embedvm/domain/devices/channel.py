@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import VirtioSerialAddress
 from pytest_embedvm.domain.backends.chardev import Chardev, Source
-from pytest_embedvm.domain.devices._base import Bus, Context
+from pytest_embedvm.domain.devices._base import Bus, Context, Device
 from pytest_embedvm.domain.devices._character import CharacterDevice
-from pytest_embedvm.errors import ConfigUnsupported, XMLError
+from pytest_embedvm.errors import ConfigUnsupported, OperationInvalid, XMLError
 from pytest_embedvm.qemu.parts import Json, Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal
@@ -66,6 +66,11 @@ class Channel(CharacterDevice):
         if self.chardev.type == "unix" and self._is_left_open(context):
             # libvirt: qemuDomainPrepareChannel
             self.chardev.sources, self.generated = [Source(mode="bind")], True
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        # libvirt: qemuDomainChrInsert
+        if self.name and any(isinstance(other, Channel) and other.name == self.name for other in others):
+            raise OperationInvalid("chardev already exists")
 
     def check(self, context: Context) -> None:
         if self.target is None:

@@ -11,7 +11,7 @@ from pytest_embedvm.domain.backends.chardev import Chardev
 from pytest_embedvm.domain.devices._base import PLUGGED_IN, Bus, Context, Device
 from pytest_embedvm.domain.devices._character import CharacterDevice, next_port
 from pytest_embedvm.domain.devices.serial import Serial
-from pytest_embedvm.errors import ConfigUnsupported
+from pytest_embedvm.errors import ConfigUnsupported, OperationInvalid
 from pytest_embedvm.qemu.parts import Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal
@@ -102,6 +102,12 @@ class Console(CharacterDevice):
             )
         super().check(context)
         context.capabilities.require_device("virtconsole")
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        if self.is_mirror:
+            # libvirt: qemuDomainDetachDeviceChr, qemuDomainChrRemove
+            raise self.missing(live=live) if live else OperationInvalid("detaching serial console is not supported")
+        return super().find(others, live=live)
 
     def settle(self, context: Context) -> None:
         if self.is_mirror:

@@ -10,12 +10,14 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat
 from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends.virtio import VirtioOptions, given
+from pytest_embedvm.domain.devices import _controller_plugging as plugging
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._controller_checks import check_controller
 from pytest_embedvm.domain.devices._controller_models import (
     COMPANIONS,
     DEFAULT_PCI_NAMES,
     DEVICE_ALIASES,
+    PLUGGED_SCSI,
     ROOTS,
     START_PORTS,
     USB_PORTS,
@@ -64,6 +66,8 @@ class Driver(VirtioOptions):
 @dataclass(kw_only=True)
 class Controller(Device):
     alias_prefix: ClassVar[str] = "controller"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     type: ControllerType = "ide"
     index: int = -1
@@ -146,6 +150,8 @@ class Controller(Device):
         if self.type == "usb" and context.capabilities.has_device("piix3-usb-uhci"):
             return "piix3-uhci"
         if self.type == "scsi":
+            if context.plugging:
+                return PLUGGED_SCSI
             return "lsilogic" if context.capabilities.has_device("lsi53c895a") else "virtio-scsi"
         return context.chipset.root if self.type == "pci" and self.index == 0 else None
 
@@ -175,6 +181,18 @@ class Controller(Device):
                 raise ConfigUnsupported(
                     f"'{_SCSI_OPTIONS[name]}' is only supported by virtio-scsi controller", origin=ErrorDomain.QEMU
                 )
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        plugging.check_addition(self, [other for other in others if isinstance(other, Controller)], live=live)
+
+    def check_plug(self) -> None:
+        plugging.check_plug(self)
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        plugging.check_unplug(self, others)
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        return plugging.find(self, [other for other in others if isinstance(other, Controller)], live=live)
 
     @property
     def bus(self) -> Bus | None:

@@ -10,104 +10,38 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses import drive
 from pytest_embedvm.domain.addresses.disk_names import bus_of, disk_index
 from pytest_embedvm.domain.addresses.shapes import DriveAddress
-from pytest_embedvm.domain.backends.blockdev import CACHE_MODES, CacheMode, NodeOptions, nodes
+from pytest_embedvm.domain.backends.blockdev import CACHE_MODES, CacheMode, nodes
 from pytest_embedvm.domain.backends.boot_order import BootOrder
+from pytest_embedvm.domain.backends.encryption import Encryption
 from pytest_embedvm.domain.backends.source import (
     SOURCE_TYPE,
     WITH_BACKING,
     BackingStore,
     Chain,
-    Format,
     NeededFile,
     Source,
     chain,
+    complete_encryption,
     links,
 )
-from pytest_embedvm.domain.backends.virtio import VirtioOptions, given, pci_bus, pci_driver
+from pytest_embedvm.domain.backends.virtio import given, pci_bus, pci_driver
+from pytest_embedvm.domain.devices import _disk_plugging
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
+from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
+from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
+from pytest_embedvm.domain.host import Host
 from pytest_embedvm.errors import MissingTarget, XMLError
 from pytest_embedvm.qemu.parts import BlockdevPart, DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At, Present
-from pytest_embedvm.xml.scalars import OnOff, Unsigned
-
-DiskBus = Literal["ide", "fdc", "scsi", "virtio", "xen", "usb", "uml", "sata", "sd"]
-
-
-@dataclass(kw_only=True)
-class Driver(VirtioOptions):
-    """`<driver>`: how QEMU reads and writes the image."""
-
-    name: str | None = None
-    type: Annotated[str | None, Format()] = None
-    cache: Literal["default", "none", "writethrough", "writeback", "directsync", "unsafe"] | None = None
-    error_policy: Literal["stop", "report", "ignore", "enospace"] | None = None
-    rerror_policy: Literal["stop", "report", "ignore", "enospace"] | None = None
-    io: Literal["native", "threads", "io_uring"] | None = None
-    ioeventfd: Annotated[bool | None, OnOff()] = None
-    event_idx: Annotated[bool | None, OnOff()] = None
-    copy_on_read: Annotated[bool | None, OnOff()] = None
-    discard: Literal["unmap", "ignore"] | None = None
-    detect_zeroes: Literal["off", "on", "unmap"] | None = None
-    queues: Annotated[int | None, Unsigned()] = None
-    queue_size: Annotated[int | None, Unsigned()] = None
-
-    def complete(self) -> None:
-        """Fill in and leave out what libvirt does (virDomainDiskDefPostParse, qemuDomainDeviceDiskDefPostParse)."""
-        self.name = self.name or "qemu"
-        self.type = self.type or "raw"
-        self.cache = None if self.cache == "default" else self.cache
-        self.queues = self.queues or None
-        self.queue_size = self.queue_size or None
-
-    def node_options(self, cache: CacheMode | None) -> NodeOptions:
-        """How QEMU treats the disk's nodes."""
-        zeroes = self.detect_zeroes
-        if zeroes == "unmap" and self.discard != "unmap":
-            zeroes = "on"  # libvirt: qemuDomainPrepareDiskSourceData's detect-zeroes without discard
-        return NodeOptions(cache, self.io, self.discard, zeroes)
-
-    def error_props(self) -> dict[str, Json]:
-        """What the guest's disk does when the host's fails."""
-        # libvirt: qemuBuildDiskGetErrorPolicy
-        if self.error_policy == "enospace":
-            return given({"werror": "enospc", "rerror": self.rerror_policy})
-        return given({"werror": self.error_policy, "rerror": self.rerror_policy or self.error_policy})
-
-
-@dataclass(kw_only=True)
-class Geometry:
-    """`<geometry>`: cylinders, heads and sectors as the guest's firmware is told."""
-
-    cyls: Annotated[int, Unsigned()]
-    heads: Annotated[int, Unsigned()]
-    secs: Annotated[int, Unsigned()]
-    trans: Literal["none", "auto", "lba"] | None = None
-
-
-@dataclass(kw_only=True)
-class BlockIo:
-    """`<blockio>`: sizes in bytes that the guest sees."""
-
-    logical_block_size: Annotated[int | None, Unsigned()] = None
-    physical_block_size: Annotated[int | None, Unsigned()] = None
-
-
-@dataclass(kw_only=True)
-class Target:
-    """`<target>`: the name that stands for the disk, and its bus."""
-
-    dev: str | None = None
-    bus: DiskBus | None = None
-    tray: Literal["closed", "open"] | None = None
-    removable: Annotated[bool | None, OnOff()] = None
-    rotation_rate: Annotated[int | None, Unsigned()] = None
 
 
 @dataclass(kw_only=True)
 class Disk(Device):
     alias_prefix: ClassVar[str] = "disk"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     type: Annotated[str, SOURCE_TYPE] = "file"
     device: Literal["disk", "lun", "cdrom", "floppy"] = "disk"
@@ -124,6 +58,7 @@ class Disk(Device):
     wwn: Annotated[str | None, At("wwn")] = None
     vendor: Annotated[str | None, At("vendor")] = None
     product: Annotated[str | None, At("product")] = None
+    encryption: Encryption | None = None
     boot: BootOrder | None = None
     #: Whether its SCSI controller has a narrow bus, of which libvirt names places otherwise.
     narrow: bool = field(default=True, metadata={"xml": False})
@@ -177,7 +112,8 @@ class Disk(Device):
             raise MissingTarget(self.path or "")
         self.driver.complete()
         self.serial = self.serial or None
-        if self.path is None:
+        complete_encryption(self.encryption, self.source, self.backing)
+        if self.source is None or not self.source.is_given(self.type):
             self.type, self.source = "file", None  # libvirt: virDomainDiskDefParseXML's empty drive
         self.target.bus = self._completed_bus()
         self.readonly = self.readonly or self.device == "cdrom"  # libvirt: virDomainDiskDefPostParse
@@ -205,14 +141,24 @@ class Disk(Device):
         return PciTurn.DISK
 
     def check(self, context: Context) -> None:
-        check_disk(self, [disk for disk in context.domain.devices.all if isinstance(disk, Disk)])
+        check_disk(self, _disks(context.domain.devices.all))
 
     def settle(self, context: Context) -> None:
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
         self.number_nodes(context.domain.devices.all)
 
+    def find_volumes(self, host: Host) -> None:
+        for kind, source in self.sources():
+            source.find(kind, host)
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """The sources of its images with their types, the topmost first."""
+        if self.source:
+            yield self.type, self.source
+        yield from ((link.type, link.source) for link in self._links() if link.source and link.type)
+
     def number_nodes(self, devices: list[Device]) -> None:
-        disks = [disk for disk in devices if isinstance(disk, Disk)]
+        disks = _disks(devices)
         after = disks[next(i for i, disk in enumerate(disks) if disk is self) + 1 :]
         number = 1 + sum(disk._length() for disk in after)
         if self.source:
@@ -221,13 +167,38 @@ class Disk(Device):
             number += 1
             link.index = number
 
+    @property
+    def last_node(self) -> int:
+        numbers = [self.source.index if self.source else None, *(link.index for link in self._links())]
+        return max((number for number in numbers if number is not None), default=0)
+
+    def renumber_nodes(self, after: int) -> None:
+        if self.source:
+            self.source.index = after + 1
+        for number, link in enumerate(self._links(), after + 2):
+            link.index = number
+
+    def check_plug(self) -> None:
+        _disk_plugging.check_plug(self)
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        _disk_plugging.check_unplug(self)
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        _disk_plugging.check_addition(self, _disks(others), live=live)
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        return _disk_plugging.find(self, _disks(others), live=live)
+
     def forget_live(self) -> None:
         if self.source:
-            self.source.index = None
+            self.source.index = self.source.found = None
         if self.backing and self.backing.detected:
             self.backing = None
         for link in self._links():
             link.index = None
+            if link.source:
+                link.source.found = None
             if link.below and link.below.detected:
                 link.below = None
 
@@ -287,7 +258,7 @@ class Disk(Device):
         return self
 
     def _chain(self) -> Chain:
-        return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing)
+        return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing, self.encryption)
 
     @property
     def _cache(self) -> CacheMode | None:
@@ -381,12 +352,16 @@ class Disk(Device):
         }
 
 
+def _disks(devices: Iterable[Device]) -> list[Disk]:
+    return [device for device in devices if isinstance(device, Disk)]
+
+
 def _is_narrow(context: Context, index: int) -> bool:
     """Whether SCSI controller INDEX has a narrow bus, as libvirt's usual one has."""
     # libvirt: qemuDomainDefaultSCSIControllerModel
     controllers = (device for device in context.domain.devices.all if isinstance(device, Controller))
     models = (c.model for c in controllers if c.type == "scsi" and max(c.index, 0) == index)
-    return next(models, None) in (None, "auto", "lsilogic")
+    return next(models, PLUGGED_SCSI if context.plugging else None) in (None, "auto", "lsilogic")
 
 
 def _order(device: Device) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -11,12 +12,27 @@ from pytest_embedvm.domain.devices._base import Context, Device
 from pytest_embedvm.domain.devices.audio import Audio
 from pytest_embedvm.domain.settings import FIRST_PORT, LAST_PORT, Settings
 from pytest_embedvm.errors import ConfigUnsupported, InternalError
-from pytest_embedvm.qemu.parts import Command, Descriptor, Json, KeyvalPart, ObjectPart, Part, SocketPlace
+from pytest_embedvm.qemu.parts import (
+    Command,
+    Descriptor,
+    Json,
+    KeyvalPart,
+    ObjectPart,
+    Part,
+    Password,
+    SecretPart,
+    SecretRef,
+    SocketPlace,
+)
 from pytest_embedvm.xml.mapping import At
-from pytest_embedvm.xml.scalars import Offered, Refusal, Unsigned, Whole, YesNo
+from pytest_embedvm.xml.scalars import Offered, Refusal, Scalar, Unsigned, Where, Whole, YesNo
 
-#: The object with the certificates of the VNC server.
+#: The object with the certificates of the VNC server, what opens its key, and what its clients have to say.
 _CREDENTIALS: Final = "vnc-tls-creds0"
+_KEY_SECRET: Final = f"{_CREDENTIALS}-secret0"  # libvirt: qemuAliasForSecret
+_PASSWORD: Final = "vnc-password-secret0"  # noqa: S105 - an object's name
+
+_MOMENT: Final = "%Y-%m-%dT%H:%M:%S"
 
 _TYPE: Final = Offered(
     ("vnc",),
@@ -24,6 +40,32 @@ _TYPE: Final = Offered(
     | {"dbus": "graphics type 'dbus' is not supported by this driver"}
     | {kind: f"{kind} graphics are not supported with this QEMU" for kind in ("rdp", "desktop")},
 )
+
+
+# libvirt: virDomainGraphicsAuthDefParseXML, virDomainGraphicsDefParseXMLVNC
+_CONNECTED: Final = Offered(
+    ("keep",),
+    dict.fromkeys(("fail", "disconnect"), "VNC supports connected='keep' only"),
+    Refusal("unknown connected value {}", ConfigUnsupported),
+)
+# libvirt: qemuValidateDomainDeviceDefVNCGraphics
+_LONGEST_PASSWORD: Final = 8
+
+
+class _Moment(Scalar[datetime.datetime]):
+    """A time in UTC, to the second."""
+
+    def read(self, text: str, where: Where) -> datetime.datetime:
+        try:
+            return datetime.datetime.strptime(text, _MOMENT).replace(tzinfo=datetime.UTC)
+        except ValueError:
+            # libvirt: virDomainGraphicsAuthDefParseXML
+            raise InternalError(
+                f"cannot parse password validity time '{text}', expect YYYY-MM-DDTHH:MM:SS", origin=ErrorDomain.DOMAIN
+            ) from None
+
+    def write(self, value: datetime.datetime) -> str:
+        return value.strftime(_MOMENT)
 
 
 @dataclass(kw_only=True)
@@ -47,6 +89,9 @@ class Graphics(Device):
     socket: str | None = None
     share_policy: Annotated[Literal["allow-exclusive", "force-shared", "ignore"] | None, At("@sharePolicy")] = None
     power_control: Annotated[bool | None, At("@powerControl"), YesNo()] = None
+    passwd: str | None = field(default=None, repr=False)
+    passwd_valid_to: Annotated[datetime.datetime | None, At("@passwdValidTo"), _Moment()] = None
+    connected: Annotated[str | None, _CONNECTED] = None
     listens: Annotated[list[ListenOn], At("listen")] = field(default_factory=list)
     audio: Annotated[int | None, At("audio/@id"), Unsigned(positive=True)] = None
     #: Whether the socket is where the driver puts it, and so no part of the definition.
@@ -70,6 +115,8 @@ class Graphics(Device):
 
     def complete(self, context: Context) -> None:
         # libvirt: virDomainGraphicsListensParseXML, virDomainGraphicsDefParseXMLVNC
+        if self.passwd is None:
+            self.passwd_valid_to = None
         if not self.listens and self.socket:
             self.listens = [ListenOn(type="socket", socket=self.socket)]
         elif not self.listens:
@@ -96,6 +143,12 @@ class Graphics(Device):
         if sum(isinstance(device, Graphics) for device in context.domain.devices.all) > 1:
             raise ConfigUnsupported(
                 "only 1 graphics device of each type (sdl, vnc, spice, headless, dbus) is supported",
+                origin=ErrorDomain.QEMU,
+            )
+        length = len((self.passwd or "").encode())
+        if length > _LONGEST_PASSWORD:
+            raise ConfigUnsupported(
+                f"VNC password is {length} characters long, only {_LONGEST_PASSWORD} permitted",
                 origin=ErrorDomain.QEMU,
             )
         if len(self.listens) > 1:
@@ -145,18 +198,35 @@ class Graphics(Device):
             props["audiodev"] = audio.backend
         settings = context.host.settings
         if settings.vnc_tls:
-            yield _credentials(settings)
+            yield from _credentials(settings)
             props["tls-creds"] = _CREDENTIALS
-        if settings.vnc_password is not None:
-            props["password"] = True
+        password = self._password(settings)
+        if password:
+            yield SecretPart(_PASSWORD, Password(password))
+            props["password-secret"] = _PASSWORD
+        elif password is not None:
+            props["password"] = True  # until it is set, and nobody sets it, nobody gets in
         if settings.vnc_sasl:
             props["sasl"] = True
         yield self._server(props, settings)
 
     def commands(self, context: Context) -> Iterable[Command]:
-        # libvirt: qemuProcessInitPasswords; until it is set, and while it is empty, nobody gets in
-        if password := context.host.settings.vnc_password:
-            yield Command("set_password", {"protocol": "vnc", "password": password})
+        # libvirt: qemuDomainChangeGraphicsPasswords
+        if self.passwd and self.passwd_valid_to:
+            yield Command("expire_password", {"protocol": "vnc", "time": str(int(self.passwd_valid_to.timestamp()))})
+
+    def _password(self, settings: Settings) -> str | None:
+        """What a client has to say; None: nothing, and if it is empty nobody gets in."""
+        # libvirt: qemuProcessInitPasswords
+        return settings.vnc_password if self.passwd is None else self.passwd
+
+    @property
+    def has_password(self) -> bool:
+        return self.passwd is not None
+
+    def spell_password(self, spell: Callable[[str], str | None]) -> None:
+        if self.passwd is not None:
+            self.passwd = spell(self.passwd)
 
     def environment(self, context: Context) -> Mapping[str, str]:
         settings = context.host.settings
@@ -180,7 +250,7 @@ class Graphics(Device):
         return KeyvalPart("-vnc", f"{host}:{(self.port or 0) - FIRST_PORT}", props)
 
 
-def _credentials(settings: Settings) -> Part:
+def _credentials(settings: Settings) -> Iterable[Part]:
     # libvirt: qemuBuildTLSx509BackendProps
     props: dict[str, Json] = {
         "qom-type": "tls-creds-x509",
@@ -189,7 +259,10 @@ def _credentials(settings: Settings) -> Part:
         "endpoint": "server",
         "verify-peer": bool(settings.vnc_tls_x509_verify),
     }
-    return ObjectPart(props | ({"priority": settings.vnc_tls_priority} if settings.vnc_tls_priority else {}))
+    if settings.vnc_tls_x509_secret_uuid:
+        yield SecretPart(_KEY_SECRET, SecretRef("tls", settings.vnc_tls_x509_secret_uuid, None))
+        props["passwordid"] = _KEY_SECRET
+    yield ObjectPart(props | ({"priority": settings.vnc_tls_priority} if settings.vnc_tls_priority else {}))
 
 
 def _through_directory(path: str) -> Descriptor:

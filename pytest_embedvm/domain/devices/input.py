@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import WithDriver
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported, InternalError
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationUnsupported
 from pytest_embedvm.qemu.parts import DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Offered, Refusal
@@ -19,12 +19,15 @@ _TYPE: Final = Offered(
     {kind: f"input type '{kind}' is not supported by this driver" for kind in ("passthrough", "evdev")},
     Refusal("unknown input device type '{}'", ConfigUnsupported),
 )
+_PLUGGABLE: Final = ("usb", "virtio")
 _USB_DRIVERS: Final = {"mouse": "usb-mouse", "tablet": "usb-tablet", "keyboard": "usb-kbd"}
 
 
 @dataclass(kw_only=True)
 class Input(WithDriver, Device):
     alias_prefix: ClassVar[str] = "input"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     type: Annotated[str | None, _TYPE] = None
     plugs_into: Annotated[
@@ -76,6 +79,16 @@ class Input(WithDriver, Device):
             )
         if self.driver and self.plugs_into != "virtio":
             self.driver.check_absent()
+
+    def check_plug(self) -> None:
+        # libvirt: qemuDomainAttachInputDevice
+        if self.plugs_into not in _PLUGGABLE:
+            raise OperationUnsupported(f"input device on bus '{self.plugs_into}' cannot be hot plugged.")
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        # libvirt: qemuDomainDetachPrepInput
+        if self.plugs_into not in _PLUGGABLE:
+            raise OperationUnsupported(f"input device on bus '{self.plugs_into}' cannot be detached")
 
     def parts(self, context: Context) -> Iterable[Part]:
         if self.plugs_into == "usb":

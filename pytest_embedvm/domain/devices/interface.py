@@ -8,15 +8,23 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends import netdev
+from pytest_embedvm.domain.backends.bandwidth import Bandwidth
 from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
 from pytest_embedvm.domain.backends.virtio import pci_driver
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported, InvalidArgument, XMLError
+from pytest_embedvm.errors import (
+    ConfigUnsupported,
+    InvalidArgument,
+    NoDevice,
+    OperationFailed,
+    XMLError,
+)
 from pytest_embedvm.qemu.capabilities import Capabilities
-from pytest_embedvm.qemu.parts import Command, DevicePart, Json, NetdevPart, Part
+from pytest_embedvm.qemu.parts import Card, Command, DevicePart, Json, NetdevPart, Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal, Scalar, Where
 
@@ -52,6 +60,8 @@ class _Mac(Scalar[str]):
 @dataclass(kw_only=True)
 class Interface(Device):
     alias_prefix: ClassVar[str] = "net"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     type: Literal[
         "user", "mcast", "server", "client", "udp", "network", "bridge", "direct", "ethernet", "vhostuser", "internal",
@@ -59,6 +69,7 @@ class Interface(Device):
     ] = "user"  # fmt: skip
     mac: Annotated[str | None, At("mac/@address"), _Mac()] = None
     source: Source | None = None
+    bandwidth: Bandwidth | None = None
     target_dev: Annotated[str | None, At("target/@dev")] = None
     ips: Annotated[list[Ip], At("ip")] = field(default_factory=list)
     forwards: Annotated[list[PortForward], At("portForward")] = field(default_factory=list)
@@ -106,10 +117,26 @@ class Interface(Device):
         self.mac = self.mac or context.host.new_mac()
         self.model = self.model or _default_model(context.capabilities)
         self.mtu = self.mtu or None
-        if self.target_dev and self.target_dev.startswith(_GENERATED):
-            self.target_dev = None  # libvirt: virDomainNetDefParseXML
+        self.forget_live()
         if self.driver and not self.is_virtio and self.driver.says_nothing:
             self.driver = None  # libvirt: virDomainNetDefFormat
+
+    def forget_live(self) -> None:
+        if self.target_dev and self.target_dev.startswith(_GENERATED):
+            self.target_dev = None  # libvirt: virDomainNetDefParseXML
+        if self.type == "network" and self.source:
+            self.source.bridge = None
+
+    @property
+    def bridge(self) -> str | None:
+        """The host's bridge that its card is in; of a network's, once `allocate` has said so."""
+        return self.source.bridge if self.source and self.type in ("bridge", "network") else None
+
+    def allocate(self, bridge: str) -> None:
+        """Its network is this BRIDGE of the host's, as long as the domain runs."""
+        # libvirt: virDomainNetAllocateActualDevice
+        if self.source:
+            self.source.bridge = bridge
 
     def check(self, context: Context) -> None:
         self._check_type()
@@ -129,8 +156,8 @@ class Interface(Device):
     def _check_type(self) -> None:
         if self.type in netdev.SOCKETS:
             netdev.check_sockets(self.type, self.source)
-        elif self.type == "network":
-            self._check_network()
+        elif self.type in ("bridge", "network"):
+            self._check_named(self.type)
         elif self.type != "user":
             raise ConfigUnsupported(f"<interface type='{self.type}'> is not supported", origin=ErrorDomain.QEMU)
         if self.type != "user" and (self.ips or self.forwards or self.backend):
@@ -139,13 +166,14 @@ class Interface(Device):
                 origin=ErrorDomain.QEMU,
             )
 
-    def _check_network(self) -> None:
-        if self.source is None or not self.source.network:
-            raise XMLError("Missing required attribute 'network' in element 'source'")
+    def _check_named(self, what: str) -> None:
+        """Its source is a network's or a bridge's name."""
+        if self.source is None or not getattr(self.source, what):
+            raise XMLError(f"Missing required attribute '{what}' in element 'source'")
         for name, value in vars(self.source).items():
-            if value is not None and name != "network":
+            if value is not None and name != what and (name, what) != ("portgroup", "network"):
                 raise ConfigUnsupported(
-                    f"'{name}' of element <source> is not supported for <interface type='network'>",
+                    f"'{name}' of element <source> is not supported for <interface type='{self.type}'>",
                     origin=ErrorDomain.QEMU,
                 )
 
@@ -161,12 +189,19 @@ class Interface(Device):
                 )
 
     def _check_host(self) -> None:
-        if self.mtu is not None:
+        if self.bandwidth:
+            self.bandwidth.check()
+        if self.bandwidth and self.type != "network":
+            # libvirt: qemuBuildInterfaceCommandLine warns, and goes on
+            raise ConfigUnsupported(
+                f"setting bandwidth on interfaces of type '{self.type}' is not implemented yet", origin=ErrorDomain.QEMU
+            )
+        if self.mtu is not None and self.type != "network":
             # libvirt: qemuValidateDomainDeviceDefNetwork
             raise ConfigUnsupported(
                 f"setting MTU on interface type {self.type} is not supported yet", origin=ErrorDomain.QEMU
             )
-        if self.target_dev is not None:
+        if self.target_dev is not None and self.type != "bridge":
             raise ConfigUnsupported(
                 f"target dev='{self.target_dev}' is not supported for <interface type='{self.type}'>: "
                 "it has no device on the host",
@@ -206,10 +241,16 @@ class Interface(Device):
         yield self._nic(context)
 
     def _netdev(self, context: Context) -> NetdevPart:
+        if self.bridge:
+            context.capabilities.require_netdev("tap")
+            self._check_tap()
+            return netdev.tap(self.id, self.bridge, str(self.mac), self.target_dev, virtio=self.is_virtio)
         if self.type == "network" and self.source and self.source.network:
             context.capabilities.require_netdev("stream")
             path = context.host.path("net", context.domain.name, self.id)
-            return netdev.network(self.id, path, self.source.network, str(self.mac), context.domain.name)
+            rates = self.bandwidth.rates if self.bandwidth else None
+            network, group = self.source.network, self.source.portgroup
+            return netdev.network(self.id, Card(path, network, str(self.mac), context.domain.name, group, rates))
         if self.type in netdev.SOCKETS:
             return netdev.sockets(self.id, self.type, self.source or Source())
         if self.backend and self.uses_passt:
@@ -217,11 +258,21 @@ class Interface(Device):
             return netdev.passt(self.id, tuple(netdev.passt_options(self.backend, dev, self.ips, self.forwards)))
         return netdev.slirp(self.id, self.ips, self.forwards)
 
+    def _check_tap(self) -> None:
+        for value, what in ((self.bandwidth, "<bandwidth>"), (self.mtu, "<mtu>")):
+            if value is not None:
+                raise ConfigUnsupported(
+                    f"{what} is only supported on a private network: bridge '{self.bridge}' is the host's",
+                    origin=ErrorDomain.QEMU,
+                )
+
     def _nic(self, context: Context) -> DevicePart:
         # libvirt: qemuBuildNicDevProps
         model = str(self.model)
         props: dict[str, Json] = {"driver": pci_driver("virtio-net", model) if self.is_virtio else model}
         props |= self.driver.props() if self.driver else {}
+        if self.mtu and self.is_virtio:
+            props["host_mtu"] = self.mtu
         props |= {"netdev": netdev.netdev_id(self.id), "id": self.id, "mac": self.mac}
         props |= context.boot_index(self) | self.place(context)
         if self.acpi_index:
@@ -232,6 +283,27 @@ class Interface(Device):
         if self.link == "down":
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
+
+    def find(self, others: Iterable[Device], *, live: bool) -> Device:
+        # libvirt: virDomainNetFindIdx
+        found = [o for o in others if isinstance(o, Interface) and self._describes(o)]
+        if len(found) > 1:
+            raise OperationFailed(f"multiple devices matching MAC address {self.mac} found", origin=ErrorDomain.DOMAIN)
+        if not found:
+            address = str(self.address) if isinstance(self.address, PciAddress) else "(<null>)"
+            raise NoDevice(
+                f"no device found at address '{address}' matching MAC address '{self.mac or '(<null>)'}' "
+                f"and alias '{self.alias or '(<null>)'}'",
+                origin=ErrorDomain.DOMAIN,
+            )
+        return found[0]
+
+    def _describes(self, other: Interface) -> bool:
+        return (
+            self.mac in (None, other.mac)
+            and self.alias in (None, other.alias)
+            and (not isinstance(self.address, PciAddress) or str(self.address) == str(other.address))
+        )
 
     @property
     def awaits_ports(self) -> bool:

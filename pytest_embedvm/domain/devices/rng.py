@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.virtio import pci_bus, pci_driver
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported
+from pytest_embedvm.errors import ConfigUnsupported, EmbedError, NoDevice
 from pytest_embedvm.qemu.parts import DevicePart, Json, ObjectPart, Part
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal
@@ -18,6 +18,8 @@ from pytest_embedvm.xml.scalars import Refusal
 @dataclass(kw_only=True)
 class Rng(Device):
     alias_prefix: ClassVar[str] = "rng"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     model: Annotated[
         Literal["virtio", "virtio-transitional", "virtio-non-transitional"],
@@ -48,6 +50,12 @@ class Rng(Device):
         if self.backend == "egd":
             raise ConfigUnsupported("RNG backend model 'egd' is not supported", origin=ErrorDomain.QEMU)
         context.capabilities.require_device("virtio-rng-pci")
+
+    def missing(self, *, live: bool) -> EmbedError:
+        # libvirt: qemuDomainDetachPrepRNG, qemuDomainDetachDeviceConfig
+        if live:
+            return NoDevice(f"model '{self.backend}' RNG device not present in domain configuration")
+        return NoDevice("no matching RNG device was found")
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildRNGBackendProps, qemuBuildRNGDevProps

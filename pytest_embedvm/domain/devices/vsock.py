@@ -28,6 +28,8 @@ class Cid:
 @dataclass(kw_only=True)
 class Vsock(Device, WithDriver):
     alias_prefix: ClassVar[str] = "vsock"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     model: Literal["virtio", "virtio-transitional", "virtio-non-transitional"] = "virtio"
     cid: Cid = field(default_factory=Cid)

@@ -8,14 +8,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.devices._base import Bus, Context, Device, PciTurn
-from pytest_embedvm.errors import ConfigUnsupported, InternalError
-from pytest_embedvm.qemu.parts import DevicePart, KeyvalPart, Part, option
+from pytest_embedvm.errors import (
+    ConfigUnsupported,
+    EmbedError,
+    InternalError,
+    NoDevice,
+    OperationInvalid,
+    OperationUnsupported,
+)
+from pytest_embedvm.qemu.parts import Command, DevicePart, KeyvalPart, Part, option
 from pytest_embedvm.xml.scalars import Refusal
 
 
 @dataclass(kw_only=True)
 class Watchdog(Device):
     alias_prefix: ClassVar[str] = "watchdog"
+    pluggable: ClassVar[bool] = True
+    configurable: ClassVar[bool] = True
 
     model: Annotated[
         Literal["i6300esb", "ib700", "itco", "diag288"] | None,
@@ -48,6 +57,30 @@ class Watchdog(Device):
             raise _refused("itco model of watchdog is only part of q35 machine")
         if self.action == "dump":
             raise ConfigUnsupported("action='dump' of <watchdog> is not supported by this driver")
+
+    def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
+        # libvirt: qemuDomainAttachWatchdog, qemuDomainAttachDeviceConfig
+        if any(isinstance(other, Watchdog) for other in others):
+            raise OperationInvalid("domain already has a watchdog")
+
+    def check_plug(self) -> None:
+        # libvirt: qemuDomainAttachWatchdog
+        if self.model != "i6300esb":
+            raise OperationUnsupported(f"hotplug of watchdog of model {self.model} is not supported")
+
+    def check_unplug(self, others: Iterable[Device]) -> None:
+        # libvirt: qemuDomainDetachPrepWatchdog
+        if self.model != "i6300esb":
+            raise OperationUnsupported(f"hot unplug of watchdog of model {self.model} is not supported")
+
+    def missing(self, *, live: bool) -> EmbedError:
+        # libvirt: qemuDomainDetachPrepWatchdog
+        return NoDevice(f"model '{self.model}' watchdog device not present in domain configuration")
+
+    def commands(self, context: Context) -> Iterable[Command]:
+        if context.plugging:
+            # libvirt: qemuMonitorSetWatchdogAction
+            yield Command("watchdog-set-action", {"action": self.action})
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildWatchdogCommandLine; the one on the board is only told that it may act

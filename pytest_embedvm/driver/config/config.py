@@ -27,6 +27,7 @@ class Config(Settings):
 
     default_tls_x509_cert_dir: str | None = None
     default_tls_x509_verify: bool | None = None
+    default_tls_x509_secret_uuid: str | None = None
     default_tls_priority: str | None = None
     #: 0: as many as the driver's own process may have.
     max_processes: int = 0
@@ -124,6 +125,7 @@ class Config(Settings):
             vnc_tls_x509_cert_dir=self.vnc_tls_x509_cert_dir or certificates,
             vnc_tls_x509_verify=bool(verify) if asked is None else asked,
             vnc_tls_priority=self.vnc_tls_priority or self.default_tls_priority,
+            vnc_tls_x509_secret_uuid=self.vnc_tls_x509_secret_uuid or self.default_tls_x509_secret_uuid,
         )
 
     def differences(self, other: Config) -> Iterator[str]:

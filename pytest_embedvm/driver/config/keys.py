@@ -12,7 +12,6 @@ Type = Literal["bool", "int", "unsigned", "limit", "string", "list", "names"]
 _NO_SPICE: Final = "SPICE graphics are not supported by this driver"
 _NO_RDP: Final = "RDP graphics are not supported by this driver"
 _NO_TLS_HERE: Final = "no device of this driver uses TLS there"
-_NO_ENCRYPTED_KEY: Final = "an encrypted server key is not supported by this driver"
 _NO_MIGRATION: Final = "migration goes over unix sockets on one machine"
 _NO_AUTOSTART: Final = "nothing is started or stopped with the driver itself"
 _NO_SAVE: Final = "this driver makes no such images"
@@ -34,13 +33,13 @@ class Key:
 KEYS: Final[dict[str, Key]] = {
     "default_tls_x509_cert_dir": Key("string"),
     "default_tls_x509_verify": Key("bool"),
-    "default_tls_x509_secret_uuid": Key("string", _NO_ENCRYPTED_KEY),
+    "default_tls_x509_secret_uuid": Key("string"),
     "default_tls_priority": Key("string"),
     "vnc_listen": Key("string"),
     "vnc_auto_unix_socket": Key("bool"),
     "vnc_tls": Key("bool"),
     "vnc_tls_x509_cert_dir": Key("string"),
-    "vnc_tls_x509_secret_uuid": Key("string", _NO_ENCRYPTED_KEY),
+    "vnc_tls_x509_secret_uuid": Key("string"),
     "vnc_tls_x509_verify": Key("bool"),
     "vnc_tls_priority": Key("string"),
     "vnc_password": Key("string"),

@@ -6,6 +6,7 @@ Each frame comes after its length in four bytes (QEMU: net/stream.c, net_socket_
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -102,6 +103,11 @@ class Cable:
     def _lost(self) -> None:
         self.close()
         self._on_lost()
+
+    def forget(self) -> None:
+        """In a forked child: close the copy of the socket, and leave the parent's loop alone."""
+        if (descriptor := self._socket.detach()) >= 0:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Hang up; a second call does nothing."""

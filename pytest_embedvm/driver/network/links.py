@@ -65,10 +65,13 @@ def link(machine: Machine, mac: str) -> Link:
     """
     interface = card(machine, mac)
     name = interface.source.network if interface.type == "network" and interface.source else None
-    if name is None:
+    if name is None or interface.bridge:
+        where = (
+            f"is in bridge '{interface.bridge}' of the host's" if interface.bridge else f"has type '{interface.type}'"
+        )
         raise OperationUnsupported(
             f"card {interface.id} ({mac}) of domain '{machine.name}' is on no network of the root's: "
-            f"its <interface> has type '{interface.type}'",
+            f"its <interface> {where}",
             origin=ErrorDomain.NETWORK,
         )
     segment = next((network.segment for network in machine.driver.networks if network.name == name), None)

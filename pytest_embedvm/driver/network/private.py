@@ -8,25 +8,22 @@ import itertools
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.constants import NetworkEventLifecycleType as Happened
 from pytest_embedvm.driver.descriptors import connect_unix
-from pytest_embedvm.driver.host import random_mac
+from pytest_embedvm.driver.host import EmbedHost, random_mac
 from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.network.events import NetworkLifecycle
-from pytest_embedvm.driver.network.segment import Segment
+from pytest_embedvm.driver.network.live import LiveNetwork
 from pytest_embedvm.driver.roots.root import Root, file_name
 from pytest_embedvm.errors import EmbedError, InternalError, NoNetwork, OperationFailed, OperationInvalid, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
 from pytest_embedvm.network import definition, dhcp
-from pytest_embedvm.network.definition import Dns, Network, Subnet
-from pytest_embedvm.network.frames import mac as mac_bytes
-from pytest_embedvm.network.gateway import Gateway
-from pytest_embedvm.network.names import Names, Service
+from pytest_embedvm.network.check import check
+from pytest_embedvm.network.definition import Network
 from pytest_embedvm.qemu.parts import Card
 
 #: What there is in a root that never heard of networks: addresses of its own, and no way out.
@@ -56,123 +53,14 @@ class Leased:
     seconds: float
 
 
-class LiveNetwork:
-    """One network of a root, active or not: `network` is what the next start will have, `live` what is active."""
-
-    def __init__(self, network: Network, *, persistent: bool) -> None:
-        self.network = network
-        self.live: Network | None = None
-        self.persistent = persistent
-        self.autostart = False
-        self.segment: Segment | None = None
-
-    @property
-    def name(self) -> str:
-        return self.network.name
-
-    @property
-    def uuid(self) -> uuid.UUID:
-        if self.network.uuid is None:  # complete() gives every network one
-            raise NoNetwork(f"network '{self.name}' has no uuid")
-        return self.network.uuid
-
-    @property
-    def active(self) -> bool:
-        return self.segment is not None
-
-    def start(self) -> None:
-        """Have it exist for machines.
-
-        :raise OperationInvalid: when it does.
-        """
-        if self.active:
-            # libvirt: networkStartNetwork
-            raise OperationInvalid("network is already active", origin=ErrorDomain.NETWORK)
-        self.live = self.network
-        self.segment = Segment(_gateway(self.network))
-
-    def stop(self) -> None:
-        """Take it from its machines, whose cards then have no carrier on our side.
-
-        :raise OperationInvalid: when it is not active.
-        """
-        segment = self.require_segment()
-        self.segment = self.live = None
-        segment.close()
-
-    def require_segment(self) -> Segment:
-        """:raise OperationInvalid: when it is not active."""
-        if self.segment is None:
-            # libvirt: networkDestroy
-            raise OperationInvalid(f"network '{self.name}' is not active", origin=ErrorDomain.NETWORK)
-        return self.segment
-
-    @property
-    def bridge_name(self) -> str:
-        return (self.network.bridge.name if self.network.bridge else None) or ""
-
-    def xml(self, *, inactive: bool) -> str:
-        if inactive or self.live is None or self.segment is None:
-            return definition.format(self.network)
-        return definition.format(self.live, connections=len(self.segment.links))
-
-
-def _gateway(network: Network) -> Gateway:
-    names = None if network.dns and network.dns.enable is False else _names(network)
-    v4, v6 = network.ipv4, network.ipv6
-    return Gateway(
-        mac=mac_bytes(network.mac or ""),
-        ipv4=v4.address if v4 else None,
-        ipv6=v6.address if v6 else None,
-        prefix=v6.network if v6 else None,
-        mtu=network.mtu,
-        server=_server(network, v4, serves_names=names is not None) if v4 else None,
-        names=names,
-    )
-
-
-def _server(network: Network, subnet: Subnet[IPv4Address, IPv4Network], *, serves_names: bool) -> dhcp.Server | None:
-    if subnet.dhcp is None:
-        return None
-    offer = dhcp.Offer(
-        server=subnet.address,
-        network=subnet.network,
-        router=subnet.address if network.reaches_out else None,
-        dns=subnet.address if serves_names else None,
-        domain=network.domain.name if network.domain else None,
-        mtu=network.mtu,
-    )
-    ranges = [(IPv4Address(str(span.start)), IPv4Address(str(span.end))) for span in subnet.dhcp.ranges]
-    kept = [
-        dhcp.Reservation(host.mac, host.name, IPv4Address(str(host.ip)) if host.ip else None, host.id)
-        for host in subnet.dhcp.hosts
-    ]
-    return dhcp.Server(offer, ranges, kept)
-
-
-def _names(network: Network) -> Names:
-    names = Names(domain=network.domain.name.lower() if network.domain else None)
-    dns = network.dns or Dns()
-    for host in dns.hosts:
-        for name in host.names:
-            names.add(name, host.ip)
-    for text in dns.texts:
-        names.texts[text.name.lower()] = text.value
-    for entry in dns.services:
-        where = ".".join(filter(None, (f"_{entry.service}", f"_{entry.protocol}", entry.domain or names.domain)))
-        names.services.append(
-            Service(where.lower(), entry.target or ".", entry.port or 0, entry.priority or 0, entry.weight or 0)
-        )
-    return names
-
-
 class PrivateNetworks:
     """Every network of one root; a `Subdriver`. All methods run on the loop thread."""
 
     name = "network"
 
-    def __init__(self, events: EventHub) -> None:
+    def __init__(self, events: EventHub, host: EmbedHost) -> None:
         self._events = events
+        self._host = host
         self._networks: dict[uuid.UUID, LiveNetwork] = {}
         self._root: Root | None = None
 
@@ -186,7 +74,14 @@ class PrivateNetworks:
             self._load(path)
         for network in self:
             if network.autostart:
-                self.start(network)
+                await self._autostart(network)
+
+    async def _autostart(self, network: LiveNetwork) -> None:
+        try:
+            await self.start(network)
+        except EmbedError as error:
+            # libvirt: networkAutostartConfig goes on with the next
+            self._require_root().log.error("network '%s' cannot be started: %s", network.name, error)
 
     def _load(self, path: Path) -> None:
         try:
@@ -198,10 +93,14 @@ class PrivateNetworks:
 
     async def cleanup(self) -> None:
         """Have no network any more."""
-        for network in self:
-            if network.active:
-                network.stop()
+        networks = tuple(self)
         self._networks.clear()
+        await asyncio.gather(*(network.stop() for network in networks if network.active))
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for network in self:
+            network.forget()
 
     def __iter__(self) -> Iterator[LiveNetwork]:
         return iter(tuple(self._networks.values()))
@@ -232,28 +131,34 @@ class PrivateNetworks:
         self._tell(network, Happened.DEFINED)
         return network
 
-    def create(self, xml: str) -> LiveNetwork:
+    async def create(self, xml: str) -> LiveNetwork:
         """Start the network that XML describes; it is gone when it is stopped.
 
         :raise OperationFailed: when its name or uuid is taken.
+        :raise EmbedError: when it cannot be started; see `LiveNetwork.start`.
         """
         network = self._add(definition.parse(xml), persistent=False)
-        self.start(network)
+        try:
+            await self.start(network)
+        except BaseException:
+            if not network.persistent:
+                self._networks.pop(network.uuid, None)
+            raise
         return network
 
-    def start(self, network: LiveNetwork) -> None:
+    async def start(self, network: LiveNetwork) -> None:
         """Have NETWORK exist for machines.
 
-        :raise OperationInvalid: when it does.
+        :raise OperationInvalid, EmbedError: as `LiveNetwork.start`.
         """
-        network.start()
+        await network.start(self._host, self._require_root().log)
         self._tell(network, Happened.STARTED)
 
     def _tell(self, network: LiveNetwork, what: Happened) -> None:
         self._events.emit(network, NetworkLifecycle(what))
 
     def _add(self, described: Network, *, persistent: bool) -> LiveNetwork:
-        definition.check(described)
+        check(described)
         known = self._claim(described)
         taken = {network.network.bridge.name for network in self if network.network.bridge}
         free = next(name for number in itertools.count() if (name := f"virbr{number}") not in taken)
@@ -294,10 +199,12 @@ class PrivateNetworks:
         :raise NoNetwork, OperationInvalid: when there is no such network, or it is not active.
         :raise SystemFailure: when nobody listens there.
         """
-        segment = self.by_name(card.network).require_segment()
+        network = self.by_name(card.network)
+        segment = network.require_segment()
         segment.gateway.call(card.mac, card.guest)
-        link = segment.plug(card.mac, card.guest)
+        link = segment.plug(card.mac, card.guest, card.rates or network.rates(card.portgroup))
         stack.callback(segment.unplug, link)
+        stack.push_async_callback(network.require_uplink().close, card.mac)
         link.connect(connect_unix(Path(card.path)), link.disconnect)
 
     def leases(self, network: LiveNetwork, mac: str | None = None) -> list[Leased]:
@@ -325,11 +232,11 @@ class PrivateNetworks:
             del self._networks[network.uuid]
         self._tell(network, Happened.UNDEFINED)
 
-    def destroy(self, network: LiveNetwork) -> None:
+    async def destroy(self, network: LiveNetwork) -> None:
         """Stop NETWORK; one that is not defined is gone then."""
-        network.stop()
+        await network.stop()
         if not network.persistent:
-            del self._networks[network.uuid]
+            self._networks.pop(network.uuid, None)
         self._tell(network, Happened.STOPPED)
 
     def set_autostart(self, network: LiveNetwork, *, on: bool) -> None:

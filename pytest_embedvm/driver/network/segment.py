@@ -6,21 +6,45 @@ import asyncio
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Final, Generic, Protocol, TypeVar
 
 from pytest_embedvm.driver.network.cable import Cable
 from pytest_embedvm.network.gateway import Gateway
 from pytest_embedvm.network.impairment import Lane
+from pytest_embedvm.network.shaping import Shaping
 from pytest_embedvm.network.switch import Port, Switch
+from pytest_embedvm.units import Rate, Rates
 
-#: Sees each frame of a card, with whether the card sent it.
-Tap = Callable[[bytes, bool], None]
+UNLIMITED: Final = Rates()
+
+#: Sees the frames that a card sends, and those it gets.
+Tap = Callable[[list[bytes]], None]
 
 
-class _Lane:
+class Way(Protocol):
+    """What frames pass in one direction, in which they may have to wait."""
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def next(self) -> float | None: ...
+
+    def enter(self, frame: bytes, now: float) -> None: ...
+
+    def arrived(self, now: float) -> list[bytes]: ...
+
+    def clear(self) -> None: ...
+
+
+W = TypeVar("W", bound=Way)
+
+
+class Clocked(Generic[W]):
     """One direction of a link, on the loop's clock."""
 
-    def __init__(self, name: str, arrive: Callable[[list[bytes]], None]) -> None:
-        self.lane = Lane(name)
+    def __init__(self, lane: W, arrive: Callable[[list[bytes]], None]) -> None:
+        self.lane = lane
         self._arrive = arrive
         self._timer: asyncio.TimerHandle | None = None
 
@@ -54,18 +78,25 @@ class _Lane:
         self.lane.clear()
 
 
+def limited(rate: Rate | None, arrive: Callable[[list[bytes]], None]) -> Clocked[Shaping] | None:
+    """What lets frames ARRIVE by RATE; None where nothing limits them."""
+    return Clocked(Shaping(rate, asyncio.get_running_loop().time()), arrive) if rate else None
+
+
 class Link:
     """A card's place on a segment: GUEST's with this MAC."""
 
-    def __init__(self, segment: Segment, mac: str, guest: str) -> None:
+    def __init__(self, segment: Segment, mac: str, guest: str, rates: Rates = UNLIMITED) -> None:
         self.port = Port(mac)
         self.guest = guest
         self.taps: list[Tap] = []
         self._segment = segment
         self._cable: Cable | None = None
         #: By the guest's name, which is the same in each run, so that what is lost is the same too.
-        self._outward = _Lane(f"from {guest}", lambda frames: segment.receive(self, frames))
-        self._inward = _Lane(f"to {guest}", self._deliver)
+        self._outward = Clocked(Lane(f"from {guest}"), lambda frames: segment.receive(self, frames))
+        self._inward = Clocked(Lane(f"to {guest}"), self._deliver)
+        self._limited_outward = limited(rates.outbound, self._outward.send)
+        self._limited_inward = limited(rates.inbound, self._inward.send)
 
     @property
     def connected(self) -> bool:
@@ -86,30 +117,35 @@ class Link:
         self._cable = Cable(sock, self._received, on_lost)
 
     def _received(self, frames: list[bytes]) -> None:
-        self._watch(frames, sent=True)
-        self._outward.send(frames)
+        self._watch(frames)
+        (self._limited_outward or self._outward).send(frames)
 
     def send(self, frames: list[bytes]) -> None:
         """Have FRAMES reach the card."""
-        self._inward.send(frames)
+        (self._limited_inward or self._inward).send(frames)
 
     def _deliver(self, frames: list[bytes]) -> None:
-        self._watch(frames, sent=False)
+        self._watch(frames)
         if self._cable is not None:
             self._cable.send(frames)
 
-    def _watch(self, frames: Iterable[bytes], *, sent: bool) -> None:
+    def _watch(self, frames: list[bytes]) -> None:
         for tap in self.taps:
-            for frame in frames:
-                tap(frame, sent)
+            tap(frames)
+
+    def forget(self) -> None:
+        """In a forked child: close the copy of the card's socket, or QEMU would not notice when the parent is gone."""
+        if self._cable is not None:
+            self._cable.forget()
 
     def disconnect(self) -> None:
         """Take the card away; the place stays."""
         cable, self._cable = self._cable, None
         if cable is not None:
             cable.close()
-        for lane in (self._outward, self._inward):
-            lane.close()
+        for lane in (self._outward, self._inward, self._limited_outward, self._limited_inward):
+            if lane is not None:
+                lane.close()
         self._segment.switch.forget(self.port)
 
 
@@ -123,9 +159,9 @@ class Segment:
         self._inner = Port("gateway", inner=True)
         self.switch.plug(self._inner)
 
-    def plug(self, mac: str, guest: str) -> Link:
-        """A new place for GUEST's card with this MAC."""
-        link = Link(self, mac, guest)
+    def plug(self, mac: str, guest: str, rates: Rates = UNLIMITED) -> Link:
+        """A new place for GUEST's card with this MAC, where no more than RATES passes."""
+        link = Link(self, mac, guest, rates)
         self.links[link.port] = link
         self.switch.plug(link.port)
         return link
@@ -154,6 +190,11 @@ class Segment:
     def inject(self, frames: Iterable[bytes]) -> None:
         """Have FRAMES of the gateway's go out."""
         self._forward(self._inner, frames)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for link in self.links.values():
+            link.forget()
 
     def close(self) -> None:
         """Hang up on all cards."""

@@ -18,23 +18,24 @@ from pytest_embedvm.domain import block, definition
 from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn, learn_state
-from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.driver import blockjobs, logs, react, state, stop
 from pytest_embedvm.driver.companions import Companions
-from pytest_embedvm.driver.descriptors import connect_unix
+from pytest_embedvm.driver.descriptors import Beside, adopt_request, connect_unix
 from pytest_embedvm.driver.guest_agent import AgentChannel
+from pytest_embedvm.driver.holdings import Holdings
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.restart import pending, reaper, status
 from pytest_embedvm.driver.restart.record import Record
 from pytest_embedvm.driver.roots.layout import PLACES
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.secret.vault import Vault
 from pytest_embedvm.driver.start import MONITOR
 from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import set_aside
 from pytest_embedvm.qemu.monitor import CommandError, Monitor
-from pytest_embedvm.qemu.parts import Card
 from pytest_embedvm.qemu.process import Process
 from pytest_embedvm.units import KIB
 
@@ -140,11 +141,16 @@ def _machine(driver: Driver, record: Record) -> Machine:
     """
     machine = driver.registry.claim(record.name, record.uuid, live=True)
     if machine is None:
-        domain = definition.parse(record.domain)
+        domain = _parse(driver, record)
         block.mark_detected(domain, record.detected)
+        block.mark_found(domain, record.volumes)
         inactive = definition.parse(definition.format(domain, inactive=True))
         machine = Machine(driver, inactive, persistent=False)
     return machine
+
+
+def _parse(driver: Driver, record: Record) -> Domain:
+    return definition.spelled(definition.parse(record.domain), Vault(driver.root).reveal)
 
 
 def _tell_pending(machine: Machine, record: Record) -> None:
@@ -170,8 +176,9 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
     :raise ProcessLookupError: when it has ended.
     :raise EmbedError: when it does not answer, or its record cannot be read.
     """
-    live = Completed(definition.parse(record.domain))
+    live = Completed(_parse(driver, record))
     block.mark_detected(live, record.detected)
+    block.mark_found(live, record.volumes)
     running = _running(driver, machine, record)
     driver.registry.add(machine)
     try:
@@ -183,19 +190,19 @@ async def _adopt(driver: Driver, machine: Machine, record: Record) -> None:
         await stop.leave(running)
         raise
     running.stack.push_async_callback(running.unlink)
-    await _plug_again(driver, live, running)
+    await _hold_again(driver, live, running)
     stop.watch(machine, running)
     running.recording.flush()
     machine.root.log.about(machine.name).info("QEMU %d is taken up again", running.process.pid)
 
 
-async def _plug_again(driver: Driver, live: Completed, running: Running) -> None:
-    """Connect its cards to the root's networks, which had ended with the process before."""
+async def _hold_again(driver: Driver, live: Completed, running: Running) -> None:
+    """Hold for its parts what the process before held, and connect its cards, whose networks had ended with it."""
+    beside = Beside(driver.networks.plug, running.companions, running.files)
     try:
         await driver.host.prepare(live.devices.emulator or "")
         for descriptor in launch(live, driver.host).descriptors:
-            if isinstance(descriptor.opens, Card):
-                driver.networks.plug(descriptor.opens, running.stack)
+            adopt_request(descriptor.opens, running.holdings.stack(descriptor.name), beside)
     except EmbedError as error:
         driver.root.log.about(live.name).warning("it has lost its network: %s", error)
 
@@ -225,8 +232,9 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         recording=driver.recordings.new(machine, kept=record.kept),
         started=record.started,
         kept=record.kept,
-        files=record.files,
+        files=list(record.files),
         companions=companions,
+        holdings=Holdings(),
         jobs={job.name: job for job in record.jobs},
         announced=True,
         fake_reboot=record.fake_reboot,
@@ -241,6 +249,7 @@ def _fill_stack(stack: contextlib.AsyncExitStack, running: Running, home: Path, 
     stack.callback(shutil.rmtree, home, ignore_errors=True)
     for path in running.files:
         stack.callback(path.unlink, missing_ok=True)
+    stack.push_async_callback(running.holdings.aclose)
     for companion in running.companions:
         stack.push_async_callback(companion.kill)
     stack.callback(running.socket.close)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_embedvm.domain.host import Volume
 from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.state import Status
 from pytest_embedvm.qemu.identity import Identity
@@ -63,6 +64,8 @@ class Record:
     jobs: tuple[BlockJob, ...]
     #: Disk nodes that stand in the XML because an image's header said so, by their number.
     detected: tuple[int, ...]
+    #: What the volumes of storage pools are that its images are in, by the images' numbers.
+    volumes: tuple[tuple[int, Volume], ...]
     events: tuple[Pending, ...]
     #: The live XML.
     domain: str

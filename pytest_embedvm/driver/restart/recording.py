@@ -14,6 +14,7 @@ from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.restart import pending, status
 from pytest_embedvm.driver.restart.record import Companion, Pending, Record
 from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.secret.vault import Vault
 from pytest_embedvm.driver.state import paused
 from pytest_embedvm.errors import SystemFailure
 
@@ -150,10 +151,11 @@ class Recording:
             log_start=running.log_start,
             argv=running.argv,
             ports=tuple(running.ports),
-            files=running.files,
+            files=tuple(running.files),
             companions=tuple(Companion(c.name, c.identity) for c in running.companions),
             jobs=tuple(running.jobs.values()),
             detected=tuple(block.detected(domain)),
+            volumes=tuple(block.found(domain)),
             events=self._undelivered(running.kept),
-            domain=definition.format(domain),
+            domain=definition.format(definition.spelled(domain, Vault(machine.root).conceal)),
         )

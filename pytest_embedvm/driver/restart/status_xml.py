@@ -22,6 +22,7 @@ from pytest_embedvm.constants import (
     DomainShutoffReason,
     DomainState,
 )
+from pytest_embedvm.domain.host import Volume
 from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.restart.record import BlockJob, Companion, Pending, Record
 from pytest_embedvm.driver.state import Status
@@ -94,6 +95,8 @@ def _format_own(record: Record, own: Element) -> None:
         _add(own, "file", path=_encode(path))
     for number in record.detected:
         _add(own, "detected", index=str(number))
+    for number, volume in record.volumes:
+        _add(own, "volume", index=str(number), path=_encode(volume.path), type=volume.type, format=volume.format)
     for event in record.events:
         fields = _add(own, "event", kind=event.kind)
         for name, value in event.fields.items():
@@ -141,6 +144,7 @@ def _parse(root: Element, own: Element, domain: Element) -> Record:
         companions=tuple(Companion(_decode(_need(c, "name")), _identity(c)) for c in own.iterfind("companion")),
         jobs=tuple(_jobs(root)),
         detected=tuple(int(_need(link, "index")) for link in own.iterfind("detected")),
+        volumes=tuple(map(_volume, own.iterfind("volume"))),
         events=tuple(map(_pending, own.iterfind("event"))),
         domain=etree.tostring(domain, encoding="unicode", with_tail=False) + "\n",
     )
@@ -169,6 +173,15 @@ def _port(port: Element) -> Port:
         socket=Path(socket) if socket else None,
         log=Path(log) if log else None,
     )
+
+
+def _volume(volume: Element) -> tuple[int, Volume]:
+    found = Volume(
+        path=_decode(_need(volume, "path")),
+        type="block" if _need(volume, "type") == "block" else "file",
+        format=_need(volume, "format"),
+    )
+    return int(_need(volume, "index")), found
 
 
 def _pending(event: Element) -> Pending:

@@ -13,8 +13,8 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported
 
 Place = Literal[
-    "cache", "channel", "checkpoint", "config", "dump", "log", "nvram", "ram", "run", "save", "secret-key", "secrets",
-    "snapshot", "state", "swtpm-log", "swtpm-run", "swtpm-state", "tls",
+    "cache", "channel", "checkpoint", "config", "dump", "images", "log", "nvram", "pools", "ram", "run", "save",
+    "secret-key", "secrets", "snapshot", "state", "swtpm-log", "swtpm-run", "swtpm-state", "tls",
 ]  # fmt: skip
 
 # libvirt: virQEMUDriverConfigNew, for an embedded driver
@@ -24,8 +24,10 @@ PLACES: Final[dict[Place, tuple[str, ...]]] = {
     "checkpoint": ("lib", "qemu", "checkpoint"),
     "config": ("etc", "qemu"),
     "dump": ("lib", "qemu", "dump"),
+    "images": ("lib", "libvirt", "images"),
     "log": ("log", "qemu"),
     "nvram": ("lib", "qemu", "nvram"),
+    "pools": ("etc", "storage"),
     "ram": ("lib", "qemu", "ram"),
     "run": ("run", "qemu"),
     "save": ("lib", "qemu", "save"),
@@ -50,11 +52,12 @@ CACHE_LINK: Final = "cache/qemu"
 
 #: What only the driver writes, and a purge removes; the lock's directory is emptied last but for the record's.
 OURS: Final[tuple[Place, ...]] = (
-    "config", "secrets", "secret-key", "log", "swtpm-log", "swtpm-run", "swtpm-state", "run", "state",
+    "config", "pools", "images", "secrets", "secret-key", "log", "swtpm-log", "swtpm-run", "swtpm-state", "run",
+    "state",
 )  # fmt: skip
 
 #: Where files are written that are whole or not there, and one level below.
-WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "run", "secret-key", "secrets", "state")
+WRITTEN: Final[tuple[Place, ...]] = ("config", "nvram", "pools", "run", "secret-key", "secrets", "state")
 
 # libvirt: virQEMUDriverConfigNew, for a privileged driver
 _SYSTEM: Final = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")

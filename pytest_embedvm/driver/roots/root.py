@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,16 @@ def file_name(name: str) -> str:
     digest = hashlib.sha256(encoded).hexdigest()[:32]
     # A lone % cannot stand in an ordinary name's spelling, so "%~" sets these apart.
     return f"{encoded[: FILE_NAME_BYTES - 40].decode(errors='ignore')}%~{digest}"
+
+
+def _mounted() -> list[Path]:
+    """Where file systems are mounted; where this host tells that."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+    # Linux: proc(5): spaces and their like are octal
+    return [Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4])) for line in lines]
 
 
 def driver_socket(root: Path) -> Path:
@@ -223,6 +234,9 @@ class Root:
                 self.path.joinpath(*parts).rmdir()
 
     def _require_empty(self) -> None:
+        for mounted in _mounted():
+            if mounted.is_relative_to(self.path):
+                raise SystemFailure(f"cannot purge '{self.path}': a file system is mounted at '{mounted}'")
         for record in status.machines_of(self.path):
             if record.kept and record.process:
                 raise SystemFailure(

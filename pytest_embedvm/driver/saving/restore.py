@@ -142,10 +142,13 @@ async def _go_on(machine: Machine, running: Running, *, paused: bool) -> None:
 # Images as such
 
 
-def text(path: Path) -> str:
-    """The domain that is saved in the file PATH, as XML."""
+def text(path: Path, *, secure: bool) -> str:
+    """The domain that is saved in the file PATH, as XML; with its passwords only if that is SECURE."""
     with save_image.opened(path) as image:
-        return image.header.xml
+        saved = image.header.xml
+    if secure:
+        return saved
+    return definition.format(definition.spelled(definition.parse(saved), lambda _password: None))
 
 
 async def redefine(driver: Driver, path: Path, xml: str, *, running: bool | None) -> None:

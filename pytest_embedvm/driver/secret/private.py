@@ -14,8 +14,9 @@ from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.secret.events import SecretLifecycle, SecretValueChanged
 from pytest_embedvm.driver.secret.vault import Vault
-from pytest_embedvm.errors import EmbedError, InternalError, InvalidSecret, NoSecret, SystemFailure
+from pytest_embedvm.errors import EmbedError, InternalError, InvalidArgument, InvalidSecret, NoSecret, SystemFailure
 from pytest_embedvm.files import set_aside, write_atomically
+from pytest_embedvm.qemu.parts import SecretRef
 from pytest_embedvm.secret import definition
 from pytest_embedvm.secret.definition import Secret
 
@@ -210,6 +211,25 @@ class PrivateSecrets:
             # libvirt: virSecretObjGetValue
             raise NoSecret(f"secret '{secret.uuid}' does not have a value")
         return value
+
+    async def find_value(self, wanted: SecretRef) -> bytearray:
+        """The value that a machine needs; a copy that the caller wipes.
+
+        :raise NoSecret: when there is no such secret, or it has no value.
+        :raise InvalidArgument: when it is for something else.
+        """
+        # libvirt: virSecretGetSecretString
+        kind = SecretUsageType[wanted.kind.upper()]
+        if wanted.uuid is None:
+            return self.value_for_machine(self.by_usage(kind, wanted.usage or ""))
+        secret = self.by_uuid(uuid.UUID(wanted.uuid))
+        if secret.secret.usage_type not in (SecretUsageType.NONE, kind):
+            raise InvalidArgument(
+                f"secret with uuid {wanted.uuid} is of type '{secret.secret.usage_type.name.lower()}' not expected "
+                f"'{wanted.kind}' type",
+                origin=ErrorDomain.NONE,
+            )
+        return self.value_for_machine(secret)
 
     def _value(self, secret: LiveSecret) -> bytearray | None:
         return secret.held if secret.secret.ephemeral else self._vault.load(secret.uuid)

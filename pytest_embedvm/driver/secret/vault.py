@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,17 @@ KEY: Final = "master-key"
 SUFFIX: Final = ".value"
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+
+#: How a password begins that is written into a file of the root: longer than any that a display can have.
+CONCEALED: Final = "concealed:"
+
+
+_CONCEALED: Final = re.compile(rf""" passwd=(['"]){CONCEALED}[^'"]*\1""")
+
+
+def without_passwords(domain: str) -> str:
+    """The XML of a DOMAIN as it stands in a file of a root, without what is concealed in it."""
+    return _CONCEALED.sub("", domain)
 
 
 class Vault:
@@ -48,18 +61,38 @@ class Vault:
             return None
         except OSError as error:
             raise SystemFailure(f"cannot read '{path}': {error.strerror}", origin=ErrorDomain.SECRET) from error
-        invalid = importlib.import_module("cryptography.exceptions").InvalidTag
-        try:
-            cipher = self._cipher(self._key(make=False))
-            return bytearray(cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], number.bytes))
-        except (invalid, ValueError):
-            raise InternalError(
-                f"cannot decrypt '{path}' with the key of its root: one of them is damaged", origin=ErrorDomain.SECRET
-            ) from None
+        return bytearray(self._open(sealed, number.bytes, f"'{path}'"))
 
     def remove(self, number: uuid.UUID) -> None:
         """Have no value any more."""
         self._path(number).unlink(missing_ok=True)
+
+    def conceal(self, password: str) -> str:
+        """PASSWORD as a text that says nothing outside this root."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = nonce + self._cipher(self._key(make=True)).encrypt(nonce, password.encode(), None)
+        return CONCEALED + base64.b64encode(sealed).decode("ascii")
+
+    def reveal(self, text: str) -> str:
+        """What `conceal` was given; any other TEXT as it is.
+
+        :raise InternalError: when it was concealed in another root.
+        """
+        if not text.startswith(CONCEALED):
+            return text
+        sealed = base64.b64decode(text.removeprefix(CONCEALED))
+        opened = self._open(sealed, None, "a password in a domain's definition")
+        return opened.decode()
+
+    def _open(self, sealed: bytes, about: bytes | None, what: str) -> bytes:
+        invalid = importlib.import_module("cryptography.exceptions").InvalidTag
+        try:
+            cipher = self._cipher(self._key(make=False))
+            return bytes(cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about))
+        except (invalid, ValueError):
+            raise InternalError(
+                f"cannot decrypt {what} with the key of its root: one of them is damaged", origin=ErrorDomain.SECRET
+            ) from None
 
     def _path(self, number: uuid.UUID) -> Path:
         return self._root.place("secrets") / f"{number}{SUFFIX}"

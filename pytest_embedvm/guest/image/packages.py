@@ -38,8 +38,16 @@ def fetch(package: str, into: Path, *, libraries: bool = False) -> Path:
         _run(["apt-get", "download", *names], Path(temporary), DOWNLOAD_TIMEOUT_S)
         for archive in sorted(Path(temporary).glob("*.deb")):
             _run(["dpkg-deb", "-x", str(archive), str(root)], Path(temporary), DOWNLOAD_TIMEOUT_S)
-        root.rename(tree)
+        _publish(root, tree)
     return tree
+
+
+def _publish(root: Path, tree: Path) -> None:
+    try:
+        root.rename(tree)
+    except OSError:
+        if not tree.is_dir():  # else somebody else fetched it meanwhile
+            raise
 
 
 def _concrete(package: str) -> str:

@@ -46,7 +46,7 @@ def find_busybox(arch: str, cache_dir: Path) -> Program:
 
     :raise OperationUnsupported: when there is none and none can be fetched; the detail says what to install.
     """
-    return _find(*BUSYBOX, arch, cache_dir)
+    return find_program(*BUSYBOX, arch, cache_dir)
 
 
 def find_agent(arch: str, cache_dir: Path) -> Program:
@@ -54,7 +54,7 @@ def find_agent(arch: str, cache_dir: Path) -> Program:
 
     :raise OperationUnsupported: when there is none and none can be fetched; the detail says what to install.
     """
-    return _find(*AGENT, arch, cache_dir)
+    return find_program(*AGENT, arch, cache_dir)
 
 
 def applets(busybox: Program) -> list[str]:
@@ -71,16 +71,18 @@ def applets(busybox: Program) -> list[str]:
     return done.stdout.split()
 
 
-def _find(name: str, package: str, arch: str, cache_dir: Path) -> Program:
+def find_program(name: str, package: str, arch: str, cache_dir: Path) -> Program:
+    """The host's program NAME, or the one in PACKAGE, which is fetched into CACHE_DIR; with its libraries.
+
+    :raise OperationUnsupported: when there is none and none can be fetched; the detail says what to install.
+    """
     refused: list[str] = []
     for path, search in _places(name, package, arch, cache_dir, refused):
         try:
             return Program(path, library_closure(path, search))
         except (MissingLibrary, NotELF, OSError) as error:
             refused.append(f"{path}: {error}")
-    raise OperationUnsupported(
-        f"no {name} for the built-in guest: {'; '.join(refused)}. Install it: apt-get install {package}"
-    )
+    raise OperationUnsupported(f"no {name} for the guest: {'; '.join(refused)}. Install it: apt-get install {package}")
 
 
 def _places(name: str, package: str, arch: str, cache_dir: Path, refused: list[str]) -> Iterator[tuple[Path, Search]]:

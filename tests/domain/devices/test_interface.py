@@ -125,6 +125,10 @@ DOMAIN, QEMU = ErrorDomain.DOMAIN, ErrorDomain.QEMU
             XML, ErrorDomain.XML, "Missing required attribute 'port' in element 'source'",
         ),
         (
+            interface(kind="bridge"),
+            XML, ErrorDomain.XML, "Missing required attribute 'bridge' in element 'source'",
+        ),
+        (
             interface("<source port='1'/>", kind="client"),
             XML, ErrorDomain.XML, "Missing required attribute 'address' in element 'source'",
         ),
@@ -143,8 +147,8 @@ def test_refuses_in_libvirts_words(xml: str, code: ErrorNumber, origin: ErrorDom
 @pytest.mark.parametrize(
     ("xml", "named"),
     [
-        (interface("<source network='default' portgroup='g'/>", kind="network"), "portgroup='g'"),
-        (interface("<source bridge='br0'/>", kind="bridge"), "<interface type='bridge'>"),
+        (interface("<source network='default' dev='g'/>", kind="network"), "'dev' of element <source>"),
+        (interface("<source bridge='br0' dev='eth0'/>", kind="bridge"), "'dev' of element <source>"),
         (interface("<source dev='eth0' mode='bridge'/>", kind="direct"), "<interface type='direct'>"),
         (interface(kind="ethernet"), "<interface type='ethernet'>"),
         (interface(kind="null"), "<interface type='null'>"),
@@ -157,6 +161,10 @@ def test_refuses_in_libvirts_words(xml: str, code: ErrorNumber, origin: ErrorDom
         (
             interface("<source address='230.0.0.1' port='1'/><backend type='passt'/>", kind="mcast"),
             "<interface type='mcast'>",
+        ),
+        (
+            interface("<source bridge='br0'/><model type='virtio'/><driver queues='2'/>", kind="bridge"),
+            "multiqueue is not supported",
         ),
     ],
 )

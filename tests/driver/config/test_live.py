@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from pytest_embedvm.constants import DomainXMLFlags
+from pytest_embedvm.cli.machines import look
+from pytest_embedvm.constants import DomainCreateFlags, DomainXMLFlags
 from pytest_embedvm.driver.client import Options
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.uri import make_uri
-from pytest_embedvm.errors import ConfigSyntax, ConfigUnsupported, InternalError
+from pytest_embedvm.errors import ConfigSyntax, ConfigUnsupported, InternalError, NoSecret
 from tests.driver import tiny
 
 VNC = "<graphics type='vnc'/>"
@@ -291,13 +293,40 @@ async def test_a_vnc_password_that_nobody_sees(tmp_path: Path, caplog: pytest.Lo
             assert await lets_in(machine, secret)
             assert not await lets_in(machine, "sEcReT43")
             evidence = machine.evidence()
-            assert any('"set_password"' in line for line in evidence.qmp_trace)
+            assert "password-secret" in "".join(argv(machine))
             seen = [*argv(machine), *evidence.qmp_trace, evidence.qemu_log_tail, machine.xml(), caplog.text]
             seen += [(process(machine) / name).read_text(errors="replace") for name in ("cmdline", "environ")]
             assert secret not in "".join(seen)
     files = [p for p in (tmp_path / "root").rglob("*") if p.is_file()]
     assert files
     assert not [p for p in files if secret.encode() in p.read_bytes()]
+
+
+@needs_openssl
+async def test_a_password_in_the_xml_counts_first_and_is_kept_concealed(tmp_path: Path) -> None:
+    secret, display = "sEcReT42", "<graphics type='vnc' passwd='sEcReT42' passwdValidTo='2090-01-02T03:04:05'/>"
+    root = tmp_path / "root"
+    async with opened(root, {"vnc_password": "another"}) as driver:
+        machine = await driver.define_xml(tiny.xml(tmp_path, devices=display))
+        await machine.create(DomainCreateFlags.START_PAUSED)
+        assert await lets_in(machine, secret)
+        assert not await lets_in(machine, "another")
+        for flags in (0, DomainXMLFlags.INACTIVE, DomainXMLFlags.MIGRATABLE):
+            assert "passwd=" not in machine.xml(flags)
+            assert f"passwd='{secret}'" in machine.xml(flags | DomainXMLFlags.SECURE)
+        files = [p for p in root.rglob("*") if p.is_file()]
+        assert {"etc", "run"} < {p.relative_to(root).parts[0] for p in files}
+        assert not [p for p in files if secret.encode() in p.read_bytes()]
+        assert "passwd=" not in look(root).machines[0].xml
+    async with opened(root) as driver:
+        assert f"passwd='{secret}'" in driver.by_name(machine.name).xml(DomainXMLFlags.SECURE)
+
+
+@needs_openssl
+async def test_a_password_ends_when_it_is_said_to(tmp_path: Path) -> None:
+    display = "<graphics type='vnc' passwd='x' passwdValidTo='2020-01-02T03:04:05'/>"
+    async with started(tmp_path, {}, display) as machine:
+        assert not await lets_in(machine, "x")
 
 
 @needs_openssl
@@ -320,6 +349,12 @@ def certify(directory: Path) -> Path:
         signed = ("-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial")
         openssl("x509", "-req", "-in", f"{who}.csr", *signed, "-out", f"{who}-cert.pem")
     return directory
+
+
+def encrypt_key(path: Path, password: bytes) -> None:
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(password)
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
 
 
 def encrypted_offer(number: int, certificates: Path, *, own: bool) -> tuple[list[int], str | None, bytes]:
@@ -356,6 +391,27 @@ async def test_vnc_over_tls(tmp_path: Path, place: str) -> None:
     async with started(tmp_path, config, VNC) as machine:
         offer, version, verdict = await asyncio.to_thread(encrypted_offer, port(machine), certificates, own=False)
         assert (offer, version, verdict) == ([X509_NONE], "TLSv1.3", bytes(4))
+
+
+@needs_openssl
+@pytest.mark.parametrize("key", ["default_tls_x509_secret_uuid", "vnc_tls_x509_secret_uuid"])
+async def test_a_key_that_a_secret_opens(tmp_path: Path, key: str) -> None:
+    certificates = certify(tmp_path / "certificates")
+    encrypt_key(certificates / "server-key.pem", b"the key's own")
+    uuid = "11111111-2222-3333-4444-555555555555"
+    config = {"vnc_tls": True, "default_tls_x509_cert_dir": str(certificates), key: uuid}
+    async with opened(tmp_path / "root", config) as driver:
+        machine = await driver.define_xml(tiny.xml(tmp_path, devices=VNC))
+        with pytest.raises(NoSecret, match=f"no secret with matching uuid '{uuid}'"):
+            await machine.create()
+        secret = driver.secrets.define(f"<secret><uuid>{uuid}</uuid><usage type='tls'><name>k</name></usage></secret>")
+        driver.secrets.set_value(secret, b"wrong")
+        with pytest.raises(InternalError, match="Decryption has failed"):
+            await machine.create()
+        driver.secrets.set_value(secret, b"the key's own")
+        await machine.create()
+        offer, _, verdict = await asyncio.to_thread(encrypted_offer, port(machine), certificates, own=False)
+        assert (offer, verdict) == ([X509_NONE], bytes(4))
 
 
 @needs_openssl

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainCreateFlags
+from pytest_embedvm.driver.config.config import Config
+from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.network.private import PrivateNetworks
 from pytest_embedvm.driver.roots.root import Root
@@ -22,8 +24,9 @@ XML = "<network><name>{}</name>{}</network>"
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[PrivateNetworks]:
-    networks = PrivateNetworks(EventHub(HOST))
-    await networks.initialize(privileged=False, root=Root(path))
+    root = Root(path)
+    networks = PrivateNetworks(EventHub(HOST), EmbedHost(root, Config.read(path)))
+    await networks.initialize(privileged=False, root=root)
     try:
         yield networks
     finally:
@@ -49,7 +52,7 @@ async def test_what_is_defined_stays(tmp_path: Path) -> None:
     async with opened(tmp_path) as networks:
         one = networks.define(XML.format("one", "<mtu size='9000'/>"))
         networks.set_autostart(networks.define(XML.format("two", "")), on=True)
-        networks.create(XML.format("three", ""))
+        await networks.create(XML.format("three", ""))
         default = networks.by_name("default").uuid
         assert listed(networks)["three"] == (True, False, False)
     async with opened(tmp_path) as networks:
@@ -66,7 +69,7 @@ async def test_the_default_may_be_undefined_for_good(tmp_path: Path) -> None:
         default = networks.by_name("default")
         networks.undefine(default)
         assert listed(networks) == {"default": (True, False, False)}
-        networks.destroy(default)
+        await networks.destroy(default)
         assert listed(networks) == {}
     async with opened(tmp_path) as networks:
         assert listed(networks) == {}
@@ -90,8 +93,8 @@ async def test_what_is_active_goes_on_as_it_is_until_it_is_started_anew(tmp_path
         assert "mtu" not in default.xml(inactive=False)
         assert "<mtu size='1400'/>" in default.xml(inactive=True)
         assert default.require_segment().gateway.mtu is None
-        networks.destroy(default)
-        default.start()
+        await networks.destroy(default)
+        await networks.start(default)
         assert default.require_segment().gateway.mtu == 1400
         assert "<mtu size='1400'/>" in default.xml(inactive=False)
 
@@ -109,7 +112,7 @@ async def test_what_is_active_goes_on_as_it_is_until_it_is_started_anew(tmp_path
         ("x", "<ip family='ipv6' address='10.0.0.1'/>", EmbedError, "ipv4 address '10.0.0.1'"),
         ("x", "<ip address='nowhere'/>", EmbedError, "Bad address 'nowhere'"),
         ("x", "<mtu size='10'/>", EmbedError, "mtu size 10"),
-        ("x", "<portgroup name='p'/>", EmbedError, "network/portgroup is not supported"),
+        ("x", "<vlan><tag id='1'/></vlan>", EmbedError, "network/vlan"),
         ("", "", EmbedError, "missing name"),
     ],
 )  # fmt: skip
@@ -130,16 +133,16 @@ async def test_what_is_not_there_or_not_in_that_state(tmp_path: Path) -> None:
             networks.by_name("x")
         default = networks.by_name("default")
         with pytest.raises(OperationInvalid, match="network is already active"):
-            default.start()
-        networks.destroy(default)
+            await networks.start(default)
+        await networks.destroy(default)
         with pytest.raises(OperationInvalid, match="network 'default' is not active"):
-            networks.destroy(default)
-        transient = networks.create(XML.format("t", ""))
+            await networks.destroy(default)
+        transient = await networks.create(XML.format("t", ""))
         with pytest.raises(OperationInvalid, match="can't undefine transient network"):
             networks.undefine(transient)
         with pytest.raises(OperationInvalid, match="cannot set autostart for transient network"):
             networks.set_autostart(transient, on=True)
-        networks.destroy(transient)
+        await networks.destroy(transient)
         with pytest.raises(NoNetwork):
             networks.by_uuid(transient.uuid)
 
@@ -188,8 +191,8 @@ async def test_a_network_that_ends_leaves_its_machines_running(embed: OpenDriver
     async with embed() as driver:
         machine = await driver.create_xml(tiny.xml(tmp_path, devices=NETWORKED.format("default")))
         default = driver.networks.by_name("default")
-        driver.networks.destroy(default)
+        await driver.networks.destroy(default)
         await tiny.tell(tmp_path, b"x")
         assert machine.active
-        default.start()
+        await driver.networks.start(default)
         await machine.destroy()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainPausedReason, DomainRunningReason, DomainState
+from pytest_embedvm.domain.host import Volume
 from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.restart import status, status_xml
 from pytest_embedvm.driver.restart.record import BlockJob, Companion, Pending, Record
@@ -39,6 +40,7 @@ def record(**changes: object) -> Record:
             companions=(Companion("passt", Identity(5, 6, "boot")),),
             jobs=(BlockJob("pull-vda-libvirt-1-format", "vda"),),
             detected=(2, 3),
+            volumes=((1, Volume("/p/v", "file", "qcow2")),),
             events=(Pending("Lifecycle", {"event": "5", "name": ODD}), Pending("Reboot", {})),
             domain=f"<domain type='qemu' id='7'>\n  <name>a</name>\n  <uuid>{NUMBER}</uuid>\n</domain>\n",
         ),

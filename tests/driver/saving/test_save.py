@@ -65,7 +65,7 @@ async def test_save_and_restore(embed: OpenDriver, tmp_path: Path) -> None:
         assert await events.so_far(machine) == ["SUSPENDED/PAUSED", "STOPPED/SAVED"]
         assert driver.machines() == []
         assert image.stat().st_mode & 0o777 == 0o600
-        assert restoring.text(image) == text
+        assert restoring.text(image, secure=True) == text
         again = await restore(driver, None, image)
         assert await events.so_far(again) == ["STARTED/RESTORED", "RESUMED/FROM_SNAPSHOT"]
         assert state(again) == ("RUNNING", "RESTORED")
@@ -189,7 +189,7 @@ async def test_what_is_no_image(embed: OpenDriver, tmp_path: Path) -> None:
             with pytest.raises(OperationFailed, match=sentence):
                 await restore(driver, None, bad)
             with pytest.raises(OperationFailed, match=sentence):
-                restoring.text(bad)
+                restoring.text(bad, secure=False)
         with pytest.raises(SystemFailure, match=r"Failed to open file '.*/none': No such file or directory"):
             await restore(driver, None, tmp_path / "none")
         bad.write_bytes(content[: 64 * 1024 + 1000])
@@ -205,14 +205,14 @@ async def test_another_xml(embed: OpenDriver, tmp_path: Path) -> None:
     async with embed() as driver:
         machine, _ = await started(driver, tmp_path)
         await save(machine, image)
-        text = restoring.text(image)
+        text = restoring.text(image, secure=True)
         for wrong in (restore(driver, None, image, xml=text.replace("32768", "65536")),):
             with pytest.raises(ConfigUnsupported, match="Target domain max memory 65536 does not match source 32768"):
                 await wrong
         other = text.replace(str(tmp_path / "guest" / "com1"), str(there / "com1"))
         await (await restore(driver, None, image, xml=other)).destroy()
         await restoring.redefine(driver, image, other, running=None)
-        assert restoring.text(image) == other
+        assert restoring.text(image, secure=True) == other
         with pytest.raises(OperationFailed, match="new xml too large to fit in file"):
             await restoring.redefine(
                 driver, image, other.replace("<os>", f"<title>{'x' * 70000}</title><os>"), running=None
