@@ -56,6 +56,8 @@ def require_host(uri: Uri | None, kind: DriverName, function: str) -> None:
     """
     if uri is None or uri.modes[kind] == "none":
         raise NoSupport(f"{function}: this connection was opened with {kind}=none", origin=ErrorDomain[kind.upper()])
+    if function in ("virStorageVolDownload", "virStorageVolUpload"):
+        raise NoSupport(f"{function}: streams of the host's volumes are not passed on", origin=ErrorDomain.STORAGE)
     if "Event" in function:
         raise NoSupport(
             f"{function}: events of the host's {kind} driver are not delivered", origin=ErrorDomain[kind.upper()]

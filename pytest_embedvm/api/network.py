@@ -6,17 +6,19 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
 from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
-from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkXMLFlags
+from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkUpdateFlags, NetworkXMLFlags
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.network.live import LiveNetwork
 from pytest_embedvm.driver.network.private import Leased, PrivateNetworks
 from pytest_embedvm.errors import NoNetwork
+from pytest_embedvm.network.update import update
 
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
@@ -122,6 +124,23 @@ class virNetwork(LibvirtObject):
         :raise libvirtError: OPERATION_INVALID when it is transient.
         """
         self._ask(PrivateNetworks.undefine)
+        return 0
+
+    @public("virNetworkUpdate", writes=True, origin=ErrorDomain.NETWORK)
+    def update(self, command: int, section: int, parentIndex: int, xml: str, flags: int = 0) -> int:
+        """Add, modify or delete (`VIR_NETWORK_UPDATE_COMMAND_*`) the entry XML of SECTION (`VIR_NETWORK_SECTION_*`).
+
+        Sections are a subnet's DHCP hosts and ranges, its number PARENTINDEX or -1, port groups, and hosts, texts and
+        services of DNS. FLAGS (`VIR_NETWORK_UPDATE_AFFECT_*`) say whether what is active changes, what is defined, or
+        both. Machines that have an address keep it.
+
+        :raise libvirtError: OPERATION_INVALID when the entry is there already, or is not, or nothing is active;
+            OPERATION_UNSUPPORTED for other sections; XML_ERROR for what XML says.
+        """
+        text = arguments.text(xml, "xml", "virNetworkUpdate")
+        affected = arguments.known(flags, NetworkUpdateFlags.LIVE | NetworkUpdateFlags.CONFIG, "networkUpdate")
+        change = partial(update, command=command, section=section, parent_index=parentIndex, xml=text)
+        self._ask(lambda networks, network: networks.update(network, affected, change))
         return 0
 
     @public("virNetworkIsActive", origin=ErrorDomain.NETWORK)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.storage_volume import VolumeIdentity, virStorageVol
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import (
@@ -47,6 +48,7 @@ def identify(pool: LivePool) -> PoolIdentity:
     return PoolIdentity(pool.name, pool.uuid)
 
 
+@hosted
 @unsupported
 class virStoragePool(LibvirtObject):
     """A storage pool. Made by a connection; it is looked up anew at each call."""
@@ -55,6 +57,13 @@ class virStoragePool(LibvirtObject):
         self._conn = conn
         self._session = conn._session
         self._identity = _obj
+
+    @classmethod
+    def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
+        return cls(conn, PoolIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
+
+    def _at_host(self, host: Any) -> Any:
+        return host.storagePoolLookupByUUID(self.UUID())
 
     def _find(self, driver: Driver) -> LivePool:
         try:

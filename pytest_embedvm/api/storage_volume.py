@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.stream import Link, Pipe, virStream
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import (
@@ -47,6 +48,7 @@ class VolumeIdentity:
     key: str
 
 
+@hosted
 @unsupported
 class virStorageVol(LibvirtObject):
     """A volume. Made by a connection or a pool; it is looked up anew at each call."""
@@ -55,6 +57,13 @@ class virStorageVol(LibvirtObject):
         self._conn = conn
         self._session = conn._session
         self._identity = _obj
+
+    @classmethod
+    def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
+        return cls(conn, VolumeIdentity(theirs.storagePoolLookupByVolume().name(), theirs.name(), theirs.key()))
+
+    def _at_host(self, host: Any) -> Any:
+        return host.storagePoolLookupByName(self._identity.pool).storageVolLookupByName(self._identity.name)
 
     def _order(self, order: Callable[[PrivateStorage, LivePool, str], Awaitable[T]]) -> T:
         async def carry_out() -> T:

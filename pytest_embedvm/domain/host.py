@@ -29,11 +29,10 @@ class FirmwareImage:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of a storage pool: where it is, what that is, and what its pool takes it for."""
+    """A volume of a storage pool: where it is, and what that is. Its format is what the domain says."""
 
     path: str
     type: Literal["file", "block", "dir"]
-    format: str
 
 
 class Host(Protocol):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
-from pytest_embedvm.domain.host import Host
+from pytest_embedvm.domain.backends.source import BackingStore, NeededFile, Source
 from pytest_embedvm.domain.model import Domain
 
 
@@ -15,14 +14,10 @@ def needed_files(domain: Domain) -> Iterator[NeededFile]:
         yield from device.needed_files()
 
 
-def find_volumes(domain: Domain, host: Host) -> None:
-    """Find in DOMAIN, which is about to run, the volumes of storage pools that its devices stand on.
-
-    :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
-    """
+def missing_volumes(domain: Domain) -> list[Source]:
+    """The sources of DOMAIN, which is about to run, that are volumes of storage pools and were not found yet."""
     # libvirt: qemuProcessPrepareHostStorage's virDomainDiskTranslateSourcePool
-    for device in domain.devices.all:
-        device.find_volumes(host)
+    return [source for device in domain.devices.all for source in device.missing_volumes()]
 
 
 def disk_with(domain: Domain, node: str) -> tuple[str, str]:

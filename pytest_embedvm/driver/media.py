@@ -10,7 +10,7 @@ from typing import Final
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.source import FORMATS, WITH_BACKING, BackingStore, NeededFile, Source
 from pytest_embedvm.domain.host import Host
-from pytest_embedvm.domain.media import drop_medium, find_volumes, learn_backing, needed_files
+from pytest_embedvm.domain.media import drop_medium, learn_backing, missing_volumes, needed_files
 from pytest_embedvm.domain.model import Domain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, SystemFailure
 from pytest_embedvm.qemu import image
@@ -27,7 +27,8 @@ def prepare(live: Domain, host: Host, *, may_drop: bool = True) -> None:
 
     :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: when a volume is not there; see `Host.volume`.
     """
-    find_volumes(live, host)
+    for source in missing_volumes(live):
+        source.find(host.volume(source.pool or "", source.volume or ""))
     check(live, may_drop=may_drop)
 
 

@@ -115,6 +115,8 @@ class Running:
         descriptor = self.socket.detach()
         if descriptor >= 0:
             os.close(descriptor)
+        for capture in self.captures:
+            capture.forget()
 
     async def unlink(self) -> None:
         """Hang up all that talks to QEMU."""

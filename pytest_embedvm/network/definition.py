@@ -257,6 +257,8 @@ class Network:
         if self.bridge.stp is None:
             self.bridge.stp = True
         self.bridge.delay = self.bridge.delay or 0
+        for group in self.port_groups:
+            group.default = group.default or None
         if self.forward and self.forward.mode == "none":
             self.forward = None
 

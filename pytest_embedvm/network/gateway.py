@@ -12,6 +12,7 @@ from typing import Final
 
 from pytest_embedvm.network import dhcp, frames, names
 from pytest_embedvm.network.frames import Arp, Datagram, Frame, Packet
+from pytest_embedvm.network.names import Names
 
 _ECHO_REPLY, _ECHO = 0, 8
 _ECHO_V6, _ECHO_REPLY_V6 = 128, 129
@@ -73,6 +74,18 @@ class Gateway:
         """Have the guest with this MAC be known by its name, where a host can have that name."""
         if frames.is_host_name(guest):
             self.called[mac] = guest.lower()
+
+    def reconfigure(self, server: dhcp.Server | None, known: Names | None) -> None:
+        """Answer by SERVER and KNOWN from here on; who has an address keeps it, and its name."""
+        if self.server and server:
+            self.server.offer, self.server.ranges = server.offer, server.ranges
+            self.server.reservations = server.reservations
+        else:
+            self.server = server
+        self.names = known
+        if known is not None:
+            for address, name in self._leased.items():
+                known.add(name, address)
 
     def concerns(self, data: bytes) -> bool:
         """Whether the frame DATA may be for us."""

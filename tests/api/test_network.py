@@ -129,3 +129,23 @@ def test_a_kind_of_event_that_is_none(root: libvirt.virConnect) -> None:
     ):
         with pytest.raises(libvirt.libvirtError, match=message):
             root.networkEventRegisterAny(None, number, print, None)
+
+
+def test_an_update_of_what_is_active_and_what_is_defined(root: libvirt.virConnect) -> None:
+    add, section = libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, libvirt.VIR_NETWORK_SECTION_DNS_TXT
+    live, config = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE, libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+    default = root.networkLookupByName("default")
+    for name, flags in (("now", 0), ("live", live), ("later", config), ("both", live | config)):
+        assert default.update(add, section, -1, f"<txt name='{name}' value='x'/>", flags) == 0
+    active, defined = default.XMLDesc(), default.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)
+    assert [name in active for name in ("now", "live", "later", "both")] == [True, True, False, True]
+    assert [name in defined for name in ("'now", "live", "later", "both")] == [False, False, True, True]
+    with pytest.raises(libvirt.libvirtError, match="there is already a DNS TXT record"):
+        default.update(add, section, -1, "<txt name='live' value='x'/>", live | config)
+    assert "'live'" not in default.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)  # all or nothing
+    default.destroy()
+    with pytest.raises(libvirt.libvirtError, match="network is not running"):
+        default.update(add, section, -1, "<txt name='a' value='x'/>", live)
+    transient = root.networkCreateXML(XML)
+    with pytest.raises(libvirt.libvirtError, match="cannot change persistent config of a transient network"):
+        transient.update(add, section, -1, "<txt name='a' value='x'/>", config)

@@ -64,7 +64,7 @@ class FakeHost:
     def volume(self, pool: str, volume: str) -> Volume:
         if pool == "inactive":
             raise ConfigUnsupported(f"storage pool '{pool}' containing volume '{volume}' is not active")
-        return Volume(f"/R/{pool}/{volume}", "file", "raw")
+        return Volume(f"/R/{pool}/{volume}", "file")
 
     def now(self) -> datetime.datetime:
         return datetime.datetime(2019, 12, 2, 14, 30, tzinfo=datetime.UTC)

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.backends.encryption import Encryption
-from pytest_embedvm.domain.host import Host, Volume
+from pytest_embedvm.domain.host import Volume
 from pytest_embedvm.errors import ConfigUnsupported, XMLError
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Offered, Scalar, Where
@@ -81,17 +81,14 @@ class Source:
         """Whether it says anything that a source of this KIND does."""
         return bool(self.pool or self.volume) if kind == "volume" else self.path(kind) is not None
 
-    def find(self, kind: str, host: Host) -> None:
-        """Ask HOST for the volume that it names, if that is its KIND.
+    def find(self, found: Volume) -> None:
+        """Note what the volume is that it names.
 
-        :raise NoStoragePool, NoStorageVolume: when there is no such pool or volume.
-        :raise ConfigUnsupported: when the pool is not active, or the volume is a directory.
+        :raise ConfigUnsupported: when it is a directory.
         """
         # libvirt: virDomainStorageSourceTranslateSourcePool
-        if kind != "volume":
-            return
-        self.found = host.volume(self.pool or "", self.volume or "")
-        if self.found.type == "dir":
+        self.found = found
+        if found.type == "dir":
             raise ConfigUnsupported(f"volume '{self.volume}' of storage pool '{self.pool}' is a directory")
 
     def check(self, kind: str) -> None:

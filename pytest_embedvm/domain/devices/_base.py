@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
 from pytest_embedvm.domain.addresses.shapes import AddressSlot, VirtioSerialAddress
-from pytest_embedvm.domain.backends.source import BackingStore, NeededFile
+from pytest_embedvm.domain.backends.source import BackingStore, NeededFile, Source
 from pytest_embedvm.domain.devices._resemblance import resembles
 from pytest_embedvm.domain.host import Host
 from pytest_embedvm.errors import EmbedError, NoDevice
@@ -237,11 +237,9 @@ class Device:
         """Whether QEMU's block node NAME is one of its own."""
         return False
 
-    def find_volumes(self, host: Host) -> None:
-        """Ask HOST for the volumes of storage pools that it stands on.
-
-        :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `Host.volume` does.
-        """
+    def missing_volumes(self) -> Iterable[Source]:
+        """Those of its sources that are volumes of storage pools and were not found yet."""
+        return ()
 
     def learn_backing(self, below: BackingStore) -> None:
         """The last image of its chain stands on BELOW, as its header says."""

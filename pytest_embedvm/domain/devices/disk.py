@@ -31,7 +31,6 @@ from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
 from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
-from pytest_embedvm.domain.host import Host
 from pytest_embedvm.errors import MissingTarget, XMLError
 from pytest_embedvm.qemu.parts import BlockdevPart, DevicePart, Json, Part
 from pytest_embedvm.xml.mapping import At, Present
@@ -147,15 +146,9 @@ class Disk(Device):
         """Number the nodes: libvirt counts from the last disk, and an empty drive counts."""
         self.number_nodes(context.domain.devices.all)
 
-    def find_volumes(self, host: Host) -> None:
-        for kind, source in self.sources():
-            source.find(kind, host)
-
-    def sources(self) -> Iterator[tuple[str, Source]]:
-        """The sources of its images with their types, the topmost first."""
-        if self.source:
-            yield self.type, self.source
-        yield from ((link.type, link.source) for link in self._links() if link.source and link.type)
+    def missing_volumes(self) -> Iterable[Source]:
+        images = [(self.type, self.source), *((link.type, link.source) for link in self._links())]
+        return [source for kind, source in images if kind == "volume" and source and not source.found]
 
     def number_nodes(self, devices: list[Device]) -> None:
         disks = _disks(devices)

@@ -11,6 +11,7 @@ from pytest_embedvm.driver import subdrivers
 from pytest_embedvm.driver.hosts.connection import HostConnection
 from pytest_embedvm.driver.hosts.networks import HostNetworks
 from pytest_embedvm.driver.hosts.secrets import HostSecrets
+from pytest_embedvm.driver.hosts.storage import HostStorage
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import DriverName, Uri
 
@@ -65,6 +66,8 @@ class Hosts:
             subdrivers.require(definition.format(domain), uri)
         if uri.network == "host":
             await HostNetworks(self["network"]).allocate(domain)
+        if uri.storage == "host":
+            await HostStorage(self["storage"]).find(domain)
 
     def secrets(self, uri: Uri | None) -> HostSecrets | None:
         """Who knows the values of secrets for a connection to URI; None: the root's own driver."""

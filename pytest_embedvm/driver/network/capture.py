@@ -52,6 +52,8 @@ class Capture:
         self._writing: asyncio.Task[None] | None = None
         self._source = contextlib.AsyncExitStack()
         self._closed = False
+        #: From QEMU, where that sends copies.
+        self.mirror: Cable | None = None
         self._turn()
 
     def see(self, frames: Iterable[bytes]) -> None:
@@ -123,6 +125,11 @@ class Capture:
         os.close(self._descriptor)
         self._descriptor = -1
 
+    def forget(self) -> None:
+        """In a forked child: QEMU's copies are the parent's, and nobody here would take them."""
+        if self.mirror is not None:
+            self.mirror.forget()
+
     @property
     def summary(self) -> str:
         """What it holds, in a sentence."""
@@ -177,9 +184,9 @@ async def _mirrored(running: Running, seen: Capture) -> AsyncIterator[None]:
     name = f"capture-{seen.path.stem}"
     lost = asyncio.Event()
     ours, theirs = socket.socketpair()
-    cable = Cable(ours, seen.see, lost.set)
+    seen.mirror = Cable(ours, seen.see, lost.set)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(cable.close)
+        stack.callback(seen.mirror.close)
         stack.push_async_callback(_hung_up, lost)
         with theirs:
             running.monitor.send_descriptor(theirs.fileno())

@@ -75,6 +75,12 @@ class LiveNetwork:
         if uplink is not None:
             await uplink.end()
 
+    def change(self, network: Network) -> None:
+        """Be NETWORK from now on, which differs in what is offered to guests; who is there stays."""
+        gateway = self.require_segment().gateway
+        self.live, made = network, _gateway(network)
+        gateway.reconfigure(made.server, made.names)
+
     def forget(self) -> None:
         """In a forked child: close what is the parent's."""
         if self.segment is not None:

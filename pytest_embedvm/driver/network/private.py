@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.constants import NetworkEventLifecycleType as Happened
+from pytest_embedvm.constants import NetworkUpdateFlags as Flags
 from pytest_embedvm.driver.descriptors import connect_unix
 from pytest_embedvm.driver.host import EmbedHost, random_mac
 from pytest_embedvm.driver.hub import EventHub
@@ -239,6 +240,27 @@ class PrivateNetworks:
             self._networks.pop(network.uuid, None)
         self._tell(network, Happened.STOPPED)
 
+    def update(self, network: LiveNetwork, flags: Flags, change: Callable[[Network], None]) -> None:
+        """Have CHANGE made to NETWORK: to what is active, to its definition, or to both.
+
+        :raise OperationInvalid: when FLAGS ask for what is not there.
+        :raise EmbedError: what CHANGE raises, and `check` of what comes of it; then nothing has changed.
+        """
+        # libvirt: networkUpdate, virNetworkObjConfigChangeSetup
+        flags = flags or (Flags.LIVE if network.active else Flags.CONFIG)
+        if flags & Flags.LIVE and not network.active:
+            raise OperationInvalid("network is not running", origin=ErrorDomain.NETWORK)
+        if flags & Flags.CONFIG and not network.persistent:
+            raise OperationInvalid("cannot change persistent config of a transient network", origin=ErrorDomain.NETWORK)
+        changed = [_changed(network.network, change) if flags & Flags.CONFIG else None]
+        changed.append(_changed(network.live, change) if flags & Flags.LIVE and network.live else None)
+        defined, live = changed
+        if defined is not None:
+            network.network = defined
+            self._save(network)
+        if live is not None:
+            network.change(live)
+
     def set_autostart(self, network: LiveNetwork, *, on: bool) -> None:
         """Have NETWORK active, or not, when the root is opened next.
 
@@ -283,3 +305,10 @@ class PrivateNetworks:
         if self._root is None:
             raise InternalError("the network driver has no root yet", origin=ErrorDomain.NETWORK)
         return self._root
+
+
+def _changed(network: Network, change: Callable[[Network], None]) -> Network:
+    copy = network.copy()
+    change(copy)
+    check(copy)
+    return copy

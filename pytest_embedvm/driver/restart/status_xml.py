@@ -96,7 +96,7 @@ def _format_own(record: Record, own: Element) -> None:
     for number in record.detected:
         _add(own, "detected", index=str(number))
     for number, volume in record.volumes:
-        _add(own, "volume", index=str(number), path=_encode(volume.path), type=volume.type, format=volume.format)
+        _add(own, "volume", index=str(number), path=_encode(volume.path), type=volume.type)
     for event in record.events:
         fields = _add(own, "event", kind=event.kind)
         for name, value in event.fields.items():
@@ -179,7 +179,6 @@ def _volume(volume: Element) -> tuple[int, Volume]:
     found = Volume(
         path=_decode(_need(volume, "path")),
         type="block" if _need(volume, "type") == "block" else "file",
-        format=_need(volume, "format"),
     )
     return int(_need(volume, "index")), found
 

@@ -138,7 +138,7 @@ class PrivateStorage:
                 f"storage pool '{pool}' containing volume '{volume}' is not active", origin=ErrorDomain.DOMAIN
             )
         there = found.volume(volume)
-        return Found(path=there.path, format=there.target.format, type="dir" if there.type == "dir" else "file")
+        return Found(path=there.path, type="dir" if there.type == "dir" else "file")
 
     # Pools come and go
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ async def test_a_card_of_qemus_own_network_is_mirrored(embed: OpenDriver, tmp_pa
         await machine.destroy()
         assert read(made.path) == []
         assert made._descriptor == -1
+
+
+async def test_a_forked_child_takes_nothing_of_a_mirror(
+    embed: OpenDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANG_UP_TIMEOUT_S", 0.01)
+    async with embed() as driver:
+        machine, running = await started(driver, tmp_path, USER)
+        made = await capture(machine, MAC, 1_000_000)
+        assert made.mirror
+        number = made.mirror._socket.fileno()
+        asyncio.get_running_loop().remove_reader(number)  # a child has no loop that knows it
+        for one in running.captures:
+            one.forget()
+        assert made.mirror._socket.fileno() == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
 async def test_what_qemu_refuses_leaves_nothing(

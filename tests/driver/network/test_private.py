@@ -14,6 +14,8 @@ from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.hub import EventHub
 from pytest_embedvm.driver.network.private import PrivateNetworks
 from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.secret.private import PrivateSecrets
+from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.errors import EmbedError, NoNetwork, OperationFailed, OperationInvalid
 from pytest_embedvm.logs import HOST
 from tests.driver import tiny
@@ -25,7 +27,9 @@ XML = "<network><name>{}</name>{}</network>"
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[PrivateNetworks]:
     root = Root(path)
-    networks = PrivateNetworks(EventHub(HOST), EmbedHost(root, Config.read(path)))
+    events = EventHub(HOST)
+    storage = PrivateStorage(events, PrivateSecrets(events))
+    networks = PrivateNetworks(events, EmbedHost(root, Config.read(path), storage))
     await networks.initialize(privileged=False, root=root)
     try:
         yield networks

@@ -40,7 +40,7 @@ def record(**changes: object) -> Record:
             companions=(Companion("passt", Identity(5, 6, "boot")),),
             jobs=(BlockJob("pull-vda-libvirt-1-format", "vda"),),
             detected=(2, 3),
-            volumes=((1, Volume("/p/v", "file", "qcow2")),),
+            volumes=((1, Volume("/p/v", "file")),),
             events=(Pending("Lifecycle", {"event": "5", "name": ODD}), Pending("Reboot", {})),
             domain=f"<domain type='qemu' id='7'>\n  <name>a</name>\n  <uuid>{NUMBER}</uuid>\n</domain>\n",
         ),
