@@ -89,6 +89,12 @@ class Host(Protocol):
     def now(self) -> datetime.datetime:
         """The time in UTC."""
 
+    def virtiofsd(self) -> str:
+        """The path of virtiofsd.
+
+        :raise ConfigUnsupported: when it is not installed.
+        """
+
     def vsock_cid(self, wanted: int | None) -> int:
         """WANTED, or an address of AF_VSOCK that no other machine of this host has.
 

@@ -8,7 +8,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.aliases import is_own
 from pytest_embedvm.domain.devices._base import Device
 from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.errors import InternalError, OperationUnsupported
+from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationUnsupported
 
 
 def find(domain: Domain, described: Device, *, live: bool) -> Device:
@@ -51,6 +51,29 @@ def _require(device: Device, *, live: bool) -> None:
         raise OperationUnsupported(f"live detach of device '{device.kind_name}' is not supported")
     if not live and not device.configurable:
         raise OperationUnsupported(f"persistent detach of device '{device.kind_name}' is not supported")
+
+
+def changing(domain: Domain, described: Device, *, live: bool) -> Device:
+    """The device of DOMAIN, running if LIVE, that is DESCRIBED and that can be changed.
+
+    :raise ConfigUnsupported, OperationUnsupported: when its kind cannot.
+    :raise NoDevice: when there is none.
+    """
+    # libvirt: qemuDomainUpdateDeviceLive, qemuDomainUpdateDeviceConfig
+    if not described.changeable:
+        if live:
+            sentence = f"live update of device '{described.kind_name}' is not supported"
+            raise ConfigUnsupported(sentence, origin=ErrorDomain.QEMU)
+        raise OperationUnsupported(f"persistent update of device '{described.kind_name}' is not supported")
+    return described.find(domain.devices.all, live=live)
+
+
+def replaced(domain: Domain, device: Device, by: Device) -> Domain:
+    """A copy of DOMAIN that has BY in place of DEVICE."""
+    place = next(number for number, other in enumerate(domain.devices.all) if other is device)
+    rest = domain.copy()
+    rest.devices.all[place] = by
+    return rest
 
 
 def without(domain: Domain, device: Device) -> Domain:

@@ -76,13 +76,14 @@ class Companions:
         self,
         name: str,
         argv: tuple[str, ...],
+        ends: tuple[socket.socket, socket.socket],
         stack: contextlib.AsyncExitStack,
         passed: contextlib.ExitStack,
         *,
         said: IO[bytes] | None = None,
         more: Sequence[int] = (),
     ) -> int:
-        """Start a program that holds one end of a socket pair, and return the other; it ends after QEMU.
+        """Start a program that holds the second of two ENDS, and return the first; it ends after QEMU.
 
         :param said: what it says is added to it; None: kept in memory.
         :param more: descriptors that it inherits, too.
@@ -90,7 +91,7 @@ class Companions:
         """
         said = said or stack.enter_context(memory_file(name))
         start = os.fstat(said.fileno()).st_size
-        ours, theirs = socket.socketpair()
+        ours, theirs = ends
         passed.enter_context(ours)
         with theirs:
             words = [word.replace("{fd}", str(theirs.fileno())) for word in argv]
@@ -132,6 +133,15 @@ class Companions:
             if companion.process.returncode not in but:
                 # libvirt: qemuPasstStart
                 raise InternalError(f"Could not start '{companion.name}': {companion.last_words}")
+
+    async def failures(self) -> str:
+        """What those have said that failed, now that QEMU has ended; empty for none."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                for companion in self._all:
+                    await companion.process.wait()
+        failed = [companion for companion in self._all if companion.process.returncode]
+        return "; ".join(f"{companion.name} has failed: {companion.last_words}" for companion in failed)
 
     def watch(self, running: Running, log: Log) -> None:
         """From now on, say in LOG and in the machine's own log when one ends before QEMU."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +122,9 @@ def open_request(
             passed.callback(os.close, descriptor)
             beside.keep(Path(path), stack)
             return descriptor
-        case Companion(name, argv):
-            return beside.companions.start(name, argv, stack, passed)
+        case Companion(name, argv, listens):
+            ends = _accepting_pair() if listens else socket.socketpair()
+            return beside.companions.start(name, argv, ends, stack, passed)
         case Swtpm():
             return beside.tpms.serve(request, beside.companions, stack, passed)
 
@@ -190,6 +192,13 @@ def _open_directory(path: Path) -> int:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open directory '{path}': {error.strerror}") from error
+
+
+def _accepting_pair() -> tuple[socket.socket, socket.socket]:
+    """A connected socket, and the listening one at which its other end waits: nobody else can connect to that."""
+    with tempfile.TemporaryDirectory(prefix="embedvm-") as directory:  # 0700
+        listening = listen_unix(Path(directory, "socket"))
+        return connect_unix(Path(directory, "socket")), listening
 
 
 @contextlib.contextmanager

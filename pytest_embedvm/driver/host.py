@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import secrets
 import uuid
 from pathlib import Path
@@ -36,6 +37,9 @@ _PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {
 }
 #: What is made when it is wanted, and not by the domain's name.
 _OWN_PLACES: Final[dict[FileKind, tuple[tuple[str, ...], str]]] = {"tpm": (PLACES["swtpm-state"], "")}
+
+#: Where distributions put it; it is in nobody's PATH.
+_VIRTIOFSD: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
 
 class EmbedHost:
@@ -107,6 +111,12 @@ class EmbedHost:
     def nvram_template(self, loader: str) -> str | None:
         pairs = dict(pair.split(":") for pair in self.settings.nvram)
         return pairs.get(loader)
+
+    def virtiofsd(self) -> str:
+        for path in _VIRTIOFSD:
+            if os.access(path, os.X_OK):
+                return path
+        raise ConfigUnsupported(f"virtiofsd is not installed: it is none of {', '.join(_VIRTIOFSD)}")
 
     def volume(self, pool: str, volume: str) -> Volume:
         return self._storage.volume(pool, volume)

@@ -232,9 +232,15 @@ def balloon_changed(machine: Machine, size: int) -> None:
     machine.emit(events.BalloonChange(actual))
 
 
-def _tray_moved(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
+def _tray_moved(machine: Machine, running: Running, data: Data) -> None:
+    alias = data.get("id") or data.get("device", "")
+    for device in machine.live.devices.all if machine.live else ():
+        if device.alias == alias:
+            device.learn_tray(is_open=data["tray-open"])
+    if data["tray-open"]:
+        running.trays.opened(alias)
     reason = DomainEventTrayChangeReason.OPEN if data["tray-open"] else DomainEventTrayChangeReason.CLOSE
-    machine.emit(events.TrayChange(data.get("id") or data.get("device", ""), reason))
+    machine.emit(events.TrayChange(alias, reason))
 
 
 def _device_deleted(machine: Machine, running: Running, data: Data) -> None:

@@ -15,6 +15,7 @@ from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import AgentChannel
 from pytest_embedvm.driver.holdings import Holdings
+from pytest_embedvm.driver.hotplug.trays import Trays
 from pytest_embedvm.driver.ports import Port
 from pytest_embedvm.driver.restart.record import BlockJob
 from pytest_embedvm.driver.restart.recording import Recording
@@ -82,6 +83,8 @@ class Running:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     #: Who waits for QEMU to have removed a device, by its alias.
     removals: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
+    #: Who waits for a tray to open.
+    trays: Trays = field(default_factory=Trays)
     #: Consoles that are open, by alias.
     consoles: dict[str, ConsoleLink] = field(default_factory=dict)
     watcher: asyncio.Task[None] | None = None

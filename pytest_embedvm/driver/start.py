@@ -305,7 +305,8 @@ async def _give_up(running: Running, what: str) -> NoReturn:
     running.companions.require_sound()
     # libvirt: qemuProcessReportLogError
     words = last_words(running) or f"it said nothing; its exit status is {running.process.returncode}"
-    raise InternalError(f"{what}: {words}")
+    beside = await running.companions.failures()
+    raise InternalError("; ".join(filter(None, (f"{what}: {words}", beside))))
 
 
 def last_words(running: Running) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ class Tpms:
         for option, key in zip(("--key", "--migration-key"), keys, strict=False):
             words += [option, f"pwdfd={key},mode={CIPHER}"]
         said = stack.enter_context(os.fdopen(logs.open_log(self.log), "r+b", buffering=0))
-        return companions.start(wanted.name, tuple(words), stack, passed, said=said, more=keys)
+        return companions.start(wanted.name, tuple(words), socket.socketpair(), stack, passed, said=said, more=keys)
 
     def _keys(self, wanted: Swtpm, count: int, stack: contextlib.ExitStack) -> list[int]:
         """COUNT descriptors from which the passphrase can be read, each once; none where there is none."""

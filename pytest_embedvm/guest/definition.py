@@ -33,6 +33,7 @@ def domain_xml(
     cmdline: str | None = None,
     disk: Path | None = None,
     disk_format: Literal["raw", "qcow2"] = "qcow2",
+    seed: Path | None = None,
     network: Literal["private", "user", "host", "none"] = "private",
 ) -> str:
     """A `<domain>` with a serial console, a channel for the guest agent and a source of randomness.
@@ -42,6 +43,7 @@ def domain_xml(
         QEMU's own NAT.
     :param kernel: booted directly, with INITRD and CMDLINE; without one the disk boots.
     :param disk: written to: give a shared image an overlay.
+    :param seed: of cloud-init's: a second disk, or the only one, which is not written.
     """
     domain = ET.Element("domain", type="kvm" if accelerator == "kvm" else "qemu")
     _text(domain, "name", name)
@@ -59,7 +61,9 @@ def domain_xml(
         _cpu(domain, cpu)
     devices = ET.SubElement(domain, "devices")
     if disk is not None:
-        _disk(devices, disk, disk_format)
+        _disk(devices, "vda", disk, disk_format)
+    if seed is not None:
+        _disk(devices, "vdb", seed, "raw", readonly=True)
     if network != "none":
         _interface(devices, network)
     _fixed_devices(devices)
@@ -90,11 +94,13 @@ def _cpu(domain: ET.Element, cpu: str) -> None:
         _text(ET.SubElement(domain, "cpu", mode="custom", match="exact"), "model", cpu)
 
 
-def _disk(devices: ET.Element, path: Path, image: str) -> None:
+def _disk(devices: ET.Element, target: str, path: Path, image: str, *, readonly: bool = False) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type=image)
     ET.SubElement(disk, "source", file=str(path))
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "target", dev=target, bus="virtio")
+    if readonly:
+        ET.SubElement(disk, "readonly")
 
 
 def _interface(devices: ET.Element, network: str) -> None:

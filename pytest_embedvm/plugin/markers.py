@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pytest
 
 from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, Firmware, NetworkChoice, OwnChoice
+
+if TYPE_CHECKING:
+    from pytest_embedvm.guest.cloud_init import Seed
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -28,9 +31,9 @@ class DomainArguments:
     `memory` is in MiB. `image` is a raw or qcow2 disk, or the name of one of `embedvm_images`; each machine
     writes to an overlay of its own, never to it.
     `kernel` and `initrd` replace the built-in guest's (which "built-in" asks for beside an image), `cmdline` is
-    added to its kernel's command line. `timeout` is how many seconds the guest may take until it answers.
-    `firmware` is what boots it; UEFI keeps its variables for each machine. `capture` writes what passes each network
-    card into a file, from the start on.
+    added to its kernel's command line. `cloud_init` configures an image that has cloud-init. `timeout` is how many
+    seconds the guest may take until it answers. `firmware` is what boots it; UEFI keeps its variables for each machine.
+    `capture` writes what passes each network card into a file, from the start on.
 
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
@@ -46,6 +49,7 @@ class DomainArguments:
     kernel: str | Path | None = None
     initrd: str | Path | None = None
     cmdline: str | None = None
+    cloud_init: Seed | None = None
     network: NetworkChoice = "private"
     secrets: OwnChoice = "private"
     storage: OwnChoice = "private"
@@ -98,6 +102,8 @@ def _complaints(name: str, value: object) -> Iterator[str]:
         yield f"{where}: must be a string"
     elif name in ("image", "kernel", "initrd") and not isinstance(value, str | Path):
         yield f"{where}: must be a path"
+    elif name == "cloud_init" and not callable(getattr(value, "user_data", None)):
+        yield f"{where}: must be a pytest_embedvm.guest.cloud_init.Seed"
 
 
 def _is_positive(value: object, *types: type) -> bool:

@@ -161,6 +161,7 @@ class Machines:
             initrd=system.initrd,
             cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
             disk=disk,
+            seed=self._seed(wanted, name),
             network=wanted.network,
         )
 
@@ -199,6 +200,12 @@ class Machines:
         self._bases.use(base, name)
         create_overlay(base, overlay, image_format(base))
         return overlay
+
+    def _seed(self, wanted: DomainArguments, name: str) -> Path | None:
+        if wanted.cloud_init is None:
+            return None
+        self._disks.mkdir(mode=0o700, exist_ok=True)
+        return wanted.cloud_init.write(self._disks / f"{name}-{next(self._numbers)}.iso")
 
     def _check_bases(self) -> None:
         changed = list(self._bases.changes())

@@ -68,11 +68,12 @@ class Companion:
     """One end of a socket pair whose other end is held by a program of its own: passt, swtpm.
 
     `{fd}` in `argv` is the number of the program's end. The program is started before QEMU and
-    ended after it.
+    ended after it. Where it LISTENS, its end is a socket at which the other end's connection waits: virtiofsd.
     """
 
     name: str
     argv: tuple[str, ...]
+    listens: bool = False
 
 
 SecretUse: TypeAlias = Literal["volume", "ceph", "iscsi", "tls", "vtpm"]

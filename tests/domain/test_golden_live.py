@@ -40,6 +40,7 @@ FILES = {
     "os/nvram/@template": "flash",
     "devices/disk//source/@file": "image",
     "devices/graphics/@socket": "place",
+    "devices/filesystem/source/@dir": "directory",
 }
 
 
@@ -76,6 +77,9 @@ def make(path: Path, content: str, image_format: str, *, encrypted: bool = False
         subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, "1M"], check=True)
         return
     if content == "place":
+        return
+    if content == "directory":
+        path.mkdir(exist_ok=True)
         return
     size = {"image": 1 << 20, "flash": 128 << 10, "kernel": 8 << 10, "empty": 4 << 10}[content]
     data = bytearray(size)
@@ -121,26 +125,32 @@ def is_encrypted(source: etree._Element) -> bool:
 
 def needs_more_than_there_is(text: str, directory: Path) -> str | None:
     """Why a case cannot start here; None when it can."""
-    if "type='kvm'" in text:
-        return "asks for KVM, which few machines that run tests have"
-    if "<interface type='bridge'" in text:
-        return "needs a bridge of the host's"
-    if "<vsock" in text and not Path("/dev/vhost-vsock").exists():
-        return "this host has no /dev/vhost-vsock"
-    if "<tpm" in text and not shutil.which("swtpm"):
-        return "there is no swtpm"
-    if "type='passthrough'" in text and not Path("/dev/tpm0").exists():
-        return "this host has no TPM"
-    if "type='external'" in text:
-        return "nobody is there to be connected to"
-    if "<encryption" in text:
-        return "the secret is not there"
-    if "cache='none'" in text or "<shareable" in text:
-        try:
-            os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))
-        except OSError:
-            return "the temporary directory's file system has no O_DIRECT"
-    return None
+    tpm = "<tpm" in text
+    lacks = {
+        "asks for KVM, which few machines that run tests have": "type='kvm'" in text,
+        "needs a bridge of the host's": "<interface type='bridge'" in text,
+        "this host has no /dev/vhost-vsock": "<vsock" in text and not Path("/dev/vhost-vsock").exists(),
+        "there is no swtpm": tpm and not shutil.which("swtpm"),
+        "this host has no TPM": tpm and "type='passthrough'" in text and not Path("/dev/tpm0").exists(),
+        "nobody is there to be connected to": tpm and "type='external'" in text,
+        "the TPM's secret is not there": tpm and "<encryption" in text,
+        "this host has no virtiofsd, or not as root": "type='virtiofs'" in text and not can_share(),
+        "the temporary directory's file system has no O_DIRECT": ("cache='none'" in text or "<shareable" in text)
+        and not opens_directly(directory),
+    }
+    return next((reason for reason, lacking in lacks.items() if lacking), None)
+
+
+def can_share() -> bool:
+    return os.geteuid() == 0 and Path("/usr/lib/qemu/virtiofsd").exists()
+
+
+def opens_directly(directory: Path) -> bool:
+    try:
+        os.close(os.open(directory / "direct", os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
 
 
 def sealed(launch: argv.Launch, home: Path) -> argv.Launch:

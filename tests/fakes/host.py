@@ -58,6 +58,9 @@ class FakeHost:
             f"/usr/share/OVMF/{code}", f"/usr/share/OVMF/{variables}", requires_smm=bool(wish.secure_boot)
         )
 
+    def virtiofsd(self) -> str:
+        return "/usr/lib/qemu/virtiofsd"
+
     def nvram_template(self, loader: str) -> str | None:
         return "/usr/share/OVMF/vars.fd" if loader == "/configured.fd" else None
 

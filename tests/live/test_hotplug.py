@@ -204,3 +204,61 @@ def test_what_is_not_there_cannot_be_taken_away(connect: Open) -> None:
         domain.detachDeviceAlias("nope", LIVE)
     with pytest.raises(libvirt.libvirtError, match="transient domains do not have any persistent config"):
         domain.attachDeviceFlags(DEVICES["entropy"], CONFIG)
+
+
+def test_a_medium_is_changed_and_ejected(connect: Open, tmp_path: Path) -> None:
+    drive = "<disk type='file' device='cdrom'>{source}<target dev='sda' bus='sata'/></disk>"
+    first, second = image(tmp_path / "1.iso"), image(tmp_path / "2.iso")
+    domain = connect().createXML(xml(devices=drive.format(source="")), PAUSED)
+    before = inside(domain)
+    for medium in (first, second):
+        domain.updateDeviceFlags(drive.format(source=f"<source file='{medium}'/>"), LIVE)
+        (block,) = qmp(domain, "query-block")
+        assert block["inserted"]["image"]["filename"] == str(medium)
+        assert len(inside(domain)["nodes"]) == len(before["nodes"]) + 2
+        assert f"<source file='{medium}'" in domain.XMLDesc()
+    domain.updateDeviceFlags(drive.format(source=""), LIVE)
+    assert inside(domain) == before
+    with pytest.raises(libvirt.libvirtError, match="disk sdx not found"):
+        domain.updateDeviceFlags(drive.format(source="").replace("sda", "sdx"), LIVE)
+
+
+def test_a_cable_is_pulled_and_nothing_else_of_a_card_changes(connect: Open) -> None:
+    card = """<interface type='user'><mac address='52:54:00:77:00:03'/><model type='{model}'/>
+      <link state='{link}'/></interface>"""
+    domain = connect().defineXML(xml(devices=card.format(model="virtio", link="up")))
+    domain.createWithFlags(PAUSED)
+    domain.updateDeviceFlags(card.format(model="virtio", link="down"), LIVE | CONFIG)
+    assert "<link state='down'/>" in domain.XMLDesc()
+    assert "<link state='down'/>" in domain.XMLDesc(INACTIVE)
+    domain.updateDeviceFlags(card.format(model="e1000", link="up"), CONFIG)  # what is described is what there is
+    assert "<model type='e1000'/>" in domain.XMLDesc(INACTIVE)
+    assert domain.XMLDesc(INACTIVE).count("<interface") == 1
+    with pytest.raises(libvirt.libvirtError, match="cannot modify network device model from virtio to e1000"):
+        domain.updateDeviceFlags(card.format(model="e1000", link="up"), LIVE)
+
+
+def test_a_saved_machine_still_has_what_was_plugged_in(connect: Open, tmp_path: Path) -> None:
+    connection = connect()
+    domain = connection.createXML(xml(devices=ROOM), PAUSED)
+    domain.attachDevice(DEVICES["disk on virtio"].format(file=image(tmp_path / "b.raw")))
+    domain.attachDevice(DEVICES["private network"])
+    before = inside(domain)["pci"]
+    domain.save(str(tmp_path / "saved"))
+    connection.restoreFlags(str(tmp_path / "saved"), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+    domain = connection.lookupByName("a")
+    assert inside(domain)["pci"] == before
+
+
+def test_what_was_plugged_in_migrates(connect: Open, tmp_path: Path) -> None:
+    source, destination = connect("one"), connect("two")
+    domain = source.createXML(xml(devices=ROOM), 0)
+    disk_of_both = disk(image(tmp_path / "b.raw")).replace("</disk>", "<shareable/></disk>")
+    for device in (disk_of_both, DEVICES["private network"], DEVICES["unix"]):
+        domain.attachDevice(device)
+    before = inside(domain)
+    moved = domain.migrate(destination, libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_UNSAFE, None, None, 0)
+    after = inside(moved)
+    assert (after["devices"], after["pci"]) == (before["devices"], before["pci"])
+    moved.detachDevice(disk_of_both)
+    assert "sdb" not in moved.XMLDesc()

@@ -6,10 +6,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.embed import make_uri
 from pytest_embedvm.guest import VM
 from tests.live.test_network import LAB, address, hosts_own, reaches
 
@@ -72,3 +74,24 @@ def test_a_guest_of_a_nat_network_reaches_out_and_not_the_hosts_loopback(
     network.destroy()  # and that is the end of it
     with greeter(own[0]) as port:
         assert greeting(vm, own[0], port) == ""
+
+
+def test_a_kept_guest_gets_its_way_out_back(tmp_path: Path, embedvm_domain_xml: str) -> None:
+    own = hosts_own()
+    if not own:
+        pytest.skip("the host has no address but its loopback's")
+    uri = make_uri(tmp_path / "kept")
+    with libvirt.open(uri, keep_running=True) as first:
+        start_network(first, NAT).setAutostart(1)
+        domain = first.defineXML(embedvm_domain_xml)
+        domain.create()
+    with libvirt.open(uri) as second:
+        domain = second.lookupByName(domain.name())
+        try:
+            with VM(domain) as vm, greeter(own[0]) as port:
+                vm.wait_ready(timeout=120)
+                said = lambda: greeting(vm, own[0], port) == "hello from the host\n"  # noqa: E731
+                vm.wait_until(said, timeout=120, message="the host's greeting")
+                assert vm.forward(22)[0] == "127.0.0.1"
+        finally:
+            domain.destroy()

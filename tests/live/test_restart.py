@@ -517,3 +517,28 @@ def test_a_child_that_was_forked_does_not_hold_the_monitor(place: Place) -> None
                 connection.lookupByName("a").destroy()
         finally:
             _kill(child)
+
+
+def test_what_was_plugged_in_is_known_to_who_opens_the_root_next(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "b.raw").write_bytes(bytes(1 << 20))
+    room = "".join(f"<controller type='pci' index='{index}' model='pcie-root-port'/>" for index in (1, 2, 3, 4))
+    disk = f"<disk type='file'><source file='{tmp_path}/b.raw'/><target dev='sdb' bus='usb'/></disk>"
+    channel = "<channel type='unix'><target type='virtio' name='org.y'/></channel>"
+    card = """<interface type='network'><source network='default'/><mac address='52:54:00:77:00:09'/>
+      <model type='virtio'/></interface>"""
+    place.run(
+        f"dom = create({xml(devices=room)!r}, 1)",
+        *(f"dom.attachDevice({device!r})" for device in (disk, channel, card)),
+        f"open({str(place.root / 'live.xml')!r}, 'w').write(dom.XMLDesc())",
+    )
+    assert [path.name for path in place.record.files if path.name in ("org.y", "net0.sock")] == ["org.y", "net0.sock"]
+    with place.open() as connection:
+        domain = connection.lookupByName("a")
+        assert domain.XMLDesc() == (place.root / "live.xml").read_text()
+        domain.detachDevice(disk)
+        domain.detachDevice(channel)
+        assert not any(path.name == "org.y" for path in place.record.files)
+        nodes = libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "query-named-block-nodes"}', 0)
+        assert json.loads(nodes)["return"] == []
+        domain.attachDevice(channel)
+        domain.destroy()

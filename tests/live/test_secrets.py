@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.embed import make_uri
 from pytest_embedvm.guest import VM
 from tests.fakes.luks import make_luks
 from tests.live.conftest import PAUSED, xml
@@ -76,6 +77,37 @@ def test_the_guest_reads_an_encrypted_disk_that_is_plugged_in(
         assert vm.run(f"head -c {len(CONTENT)} /dev/vda").stdout == CONTENT
         assert vm.domain.detachDevice(encrypted[name]) == 0
         vm.wait_until(lambda: "vdx" not in vm.domain.XMLDesc(), timeout=60, message="no disk")
+
+
+def test_a_kept_machine_has_its_key_when_it_is_found_again(tmp_path: Path) -> None:
+    root = make_uri(tmp_path / "kept")
+    first, second = (make_luks(tmp_path / name, PASSPHRASE) for name in ("first", "second"))
+    room = "".join(f"<controller type='pci' index='{n}' model='pcie-root-port'/>" for n in range(1, 6))
+    with libvirt.open(root, keep_running=True) as connection:
+        define(connection)
+        devices = room + disk(first, "vda", beside=LUKS.format("usage='/v'"))
+        connection.createXML(xml("kept", devices), PAUSED)
+    with libvirt.open(root) as connection:
+        domain = connection.lookupByName("kept")
+        assert domain.attachDevice(disk(second, "vdb", beside=LUKS.format("usage='/v'"))) == 0
+        domain.destroy()
+
+
+def test_a_volume_of_a_pool(embedvm_conn: libvirt.virConnect) -> None:
+    secret = define(embedvm_conn)
+    encryption = LUKS.format("usage='/v'")
+    embedvm_conn.storagePoolLookupByName("default").createXML(
+        "<volume><name>data</name><capacity unit='MiB'>1</capacity>"
+        f"<target><format type='raw'/>{encryption}</target></volume>"
+    )
+    encrypted = (
+        "<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='default' volume='data'/>"
+        f"<target dev='vda' bus='virtio'/>{encryption}</disk>"
+    )
+    embedvm_conn.createXML(xml(devices=encrypted), PAUSED).destroy()
+    secret.setValue(b"wrong")
+    *_, message = failure(lambda: embedvm_conn.createXML(xml(devices=encrypted), PAUSED))
+    assert "Invalid password, cannot unlock any keyslot" in message
 
 
 @pytest.mark.parametrize("kind", ["luks", "qcow2"])

@@ -73,6 +73,10 @@ INNER = """
             embedvm_conn.defineXML(xml.replace(PASSWORD, PASSWORD + "x"))
         errors.append(str(caught.value))
 
+        embedvm_conn.storagePoolLookupByName("default").createXML(
+            "<volume><name>vol</name><capacity unit='MiB'>1</capacity><target><format type='qcow2'/>"
+            "<encryption format='luks'><secret type='passphrase' usage='/v'/></encryption></target></volume>"
+        )
         domain = embedvm_conn.defineXML(xml)
         domain.create()
         plugged = DISK % (HERE / "second", "vdb", "virtio")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
-from pytest_embedvm.constants import DomainModificationImpact
-from pytest_embedvm.driver.hotplug import attach, detach
+from pytest_embedvm.constants import DomainDeviceModifyFlags, DomainModificationImpact
+from pytest_embedvm.driver.hotplug import attach, detach, update
 
 IMPACT = DomainModificationImpact.LIVE | DomainModificationImpact.CONFIG
+
+MODIFY = DomainDeviceModifyFlags.LIVE | DomainDeviceModifyFlags.CONFIG | DomainDeviceModifyFlags.FORCE
 
 
 class Devices(Base):
@@ -59,6 +61,19 @@ class Devices(Base):
         text = arguments.text(xml, "xml", "virDomainDetachDeviceFlags")
         checked = arguments.known(flags, IMPACT, "qemuDomainDetachDeviceFlags")
         self._order(lambda machine: detach.detach(machine, text, checked))
+        return 0
+
+    @public("virDomainUpdateDeviceFlags", writes=True)
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int:
+        """Change the device that XML describes: the link of an interface, the medium of a drive.
+
+        FORCE opens a tray that the guest has locked; else it has 5 s to open it.
+
+        :raise libvirtError: OPERATION_UNSUPPORTED when something changes that cannot.
+        """
+        text = arguments.text(xml, "xml", "virDomainUpdateDeviceFlags")
+        checked = arguments.known(flags, MODIFY, "qemuDomainUpdateDeviceFlags")
+        self._order(lambda machine: update.update(machine, text, checked))
         return 0
 
     @public("virDomainDetachDeviceAlias", writes=True)

@@ -10,6 +10,7 @@ from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.devices.console import Console
 from pytest_embedvm.domain.devices.controller import Controller
 from pytest_embedvm.domain.devices.disk import Disk
+from pytest_embedvm.domain.devices.filesystem import Filesystem
 from pytest_embedvm.domain.devices.graphics import Graphics
 from pytest_embedvm.domain.devices.hub import Hub
 from pytest_embedvm.domain.devices.input import Input
@@ -28,6 +29,7 @@ from pytest_embedvm.domain.devices.watchdog import Watchdog
 KINDS: Final[dict[str, type[Device]]] = {
     "disk": Disk,
     "controller": Controller,
+    "filesystem": Filesystem,
     "interface": Interface,
     "serial": Serial,
     "parallel": Parallel,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 from pytest_embedvm.domain.addresses.chipset import Chipset, Seat, chipset
 from pytest_embedvm.domain.addresses.placing import place
@@ -122,6 +122,8 @@ class Device:
     #: qemuDomainAttachDeviceConfig).
     pluggable: ClassVar[bool] = False
     configurable: ClassVar[bool] = False
+    #: Whether something of it can change while it is there (libvirt: qemuDomainUpdateDeviceLive).
+    changeable: ClassVar[bool] = False
 
     alias: Annotated[str | None, At("alias/@name")] = None
     address: AddressSlot = None
@@ -311,6 +313,28 @@ class Device:
         """What libvirt says when a domain, running if LIVE, has no device like this one."""
         return NoDevice(f"matching {self.kind_name} device not found")
 
+    def redefined(self, described: Self) -> Self:
+        """What a definition has instead of this device, which a user DESCRIBED anew: what that says, in its place."""
+        return replace(described, address=described.address or self.address, alias=described.alias or self.alias)
+
+    def updated(self, described: Self) -> Self:
+        """A copy of this device, which runs, changed to what a user DESCRIBED.
+
+        :raise OperationUnsupported: when it cannot be changed so.
+        """
+        raise NotImplementedError
+
+    def update_commands(self) -> Iterable[Command]:
+        """QMP commands that make the running device what it is after an update, beside its medium."""
+        return ()
+
+    def has_medium_of(self, other: Self) -> bool:
+        """Whether the same medium is in it as in OTHER, itself before or after an update."""
+        return True
+
+    def learn_tray(self, *, is_open: bool) -> None:
+        """The guest, or somebody for it, has opened or closed its tray."""
+
     @property
     def kind_name(self) -> str:
         """Libvirt's word for the kind (virDomainDeviceTypeToString)."""
@@ -320,6 +344,11 @@ class Device:
     def last_node(self) -> int:
         """The highest number of its block nodes; 0 if it has none."""
         return 0
+
+    @property
+    def top_node(self) -> str | None:
+        """QEMU's node that the guest reads from; None for a device without one, and for an empty drive."""
+        return None
 
     def renumber_nodes(self, after: int) -> None:
         """Number its block nodes from the one AFTER on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses import drive
@@ -25,7 +25,7 @@ from pytest_embedvm.domain.backends.source import (
     links,
 )
 from pytest_embedvm.domain.backends.virtio import given, pci_bus, pci_driver
-from pytest_embedvm.domain.devices import _disk_plugging
+from pytest_embedvm.domain.devices import _disk_plugging, _disk_update
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
 from pytest_embedvm.domain.devices._disk_checks import check_disk
@@ -41,6 +41,7 @@ class Disk(Device):
     alias_prefix: ClassVar[str] = "disk"
     pluggable: ClassVar[bool] = True
     configurable: ClassVar[bool] = True
+    changeable: ClassVar[bool] = True
 
     type: Annotated[str, SOURCE_TYPE] = "file"
     device: Literal["disk", "lun", "cdrom", "floppy"] = "disk"
@@ -165,6 +166,12 @@ class Disk(Device):
         numbers = [self.source.index if self.source else None, *(link.index for link in self._links())]
         return max((number for number in numbers if number is not None), default=0)
 
+    @property
+    def top_node(self) -> str | None:
+        if self.source is None:
+            return None
+        return f"libvirt-CoR-{self.dev}" if self.driver.copy_on_read else self._chain().images[0].format_node
+
     def renumber_nodes(self, after: int) -> None:
         if self.source:
             self.source.index = after + 1
@@ -182,6 +189,21 @@ class Disk(Device):
 
     def find(self, others: Iterable[Device], *, live: bool) -> Device:
         return _disk_plugging.find(self, _disks(others), live=live)
+
+    def redefined(self, described: Self) -> Self:
+        new = super().redefined(described)
+        if described.address is None and described._completed_bus() != self.target.bus:
+            new.address = None  # it was one on another bus
+        return new
+
+    def updated(self, described: Self) -> Self:
+        return cast("Self", _disk_update.updated(self, described))
+
+    def has_medium_of(self, other: Self) -> bool:
+        return (self.path, self.driver.type) == (other.path, other.driver.type)
+
+    def learn_tray(self, *, is_open: bool) -> None:
+        self.target.tray = "open" if is_open else None
 
     def forget_live(self) -> None:
         if self.source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self, cast
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import PciAddress
@@ -15,6 +15,7 @@ from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
 from pytest_embedvm.domain.backends.virtio import pci_driver
+from pytest_embedvm.domain.devices import _interface_update
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
 from pytest_embedvm.errors import (
     ConfigUnsupported,
@@ -62,6 +63,7 @@ class Interface(Device):
     alias_prefix: ClassVar[str] = "net"
     pluggable: ClassVar[bool] = True
     configurable: ClassVar[bool] = True
+    changeable: ClassVar[bool] = True
 
     type: Literal[
         "user", "mcast", "server", "client", "udp", "network", "bridge", "direct", "ethernet", "vhostuser", "internal",
@@ -283,6 +285,17 @@ class Interface(Device):
         if self.link == "down":
             # libvirt: qemuProcessSetLinkStates
             yield Command("set_link", {"name": self.id, "up": False})
+
+    def redefined(self, described: Self) -> Self:
+        new = super().redefined(described)
+        new.mac, new.model = new.mac or self.mac, new.model or self.model
+        return new
+
+    def updated(self, described: Self) -> Self:
+        return cast("Self", _interface_update.updated(self, described))
+
+    def update_commands(self) -> Iterable[Command]:
+        yield Command("set_link", {"name": self.id, "up": self.link != "down"})
 
     def find(self, others: Iterable[Device], *, live: bool) -> Device:
         # libvirt: virDomainNetFindIdx

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pytest_embedvm.constants import ErrorDomain, ErrorNumber
@@ -26,6 +27,18 @@ class HostNetworks:
         for device in domain.devices.all:
             if isinstance(device, Interface) and device.type == "network" and device.source:
                 device.allocate(await self._bridge(device.source.network or ""))
+
+    async def leases(self, name: str, mac: str) -> tuple[tuple[IPv4Address | IPv6Address, int], ...]:
+        """The addresses, with the length of their prefix, that network NAME gave the card with this MAC.
+
+        :raise HostError: when there is no such network.
+        """
+
+        def ask() -> tuple[tuple[IPv4Address | IPv6Address, int], ...]:
+            found = self._connection.opened.networkLookupByName(name).DHCPLeases(mac)
+            return tuple((ip_address(lease["ipaddr"]), int(lease["prefix"])) for lease in found)
+
+        return await self._connection.ask(ask)
 
     async def _bridge(self, name: str) -> str:
         return await self._connection.ask(lambda: _bridge(self._connection.opened.networkLookupByName(name)))

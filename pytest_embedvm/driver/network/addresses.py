@@ -12,6 +12,7 @@ from pytest_embedvm.constants import DomainInterfaceAddressesSource as Source
 from pytest_embedvm.constants import DomainQemuAgentCommandTimeoutValues as Timeout
 from pytest_embedvm.domain.devices.interface import Interface
 from pytest_embedvm.driver import power
+from pytest_embedvm.driver.hosts.networks import HostNetworks
 from pytest_embedvm.errors import InternalError, OperationInvalid
 from pytest_embedvm.network import frames
 from pytest_embedvm.qemu.agent import check_reply
@@ -48,7 +49,11 @@ async def addresses(machine: Machine, source: Source) -> list[Addressed]:
         return await _agent(machine, running)
     cards = [device for device in live.devices.all if isinstance(device, Interface)]
     by_name = {network.name: network for network in machine.driver.networks}
-    return [found for card in cards for found in _on_network(card, by_name, heard=source is Source.ARP)]
+    private = [card for card in cards if not card.bridge]
+    told = [found for card in private for found in _on_network(card, by_name, heard=source is Source.ARP)]
+    if source is Source.LEASE:
+        told += [found for card in cards if card.bridge for found in await _on_the_hosts(machine, card)]
+    return told
 
 
 def _on_network(card: Interface, networks: Mapping[str, LiveNetwork], *, heard: bool) -> Iterator[Addressed]:
@@ -68,6 +73,14 @@ def _on_network(card: Interface, networks: Mapping[str, LiveNetwork], *, heard: 
         found = [(lease.ip, length) for lease in leases if lease.mac == mac]
     if found:
         yield Addressed(card.id, mac, tuple(found))
+
+
+async def _on_the_hosts(machine: Machine, card: Interface) -> list[Addressed]:
+    if card.type != "network" or card.source is None:
+        return []
+    networks = HostNetworks(machine.driver.hosts["network"])
+    found = await networks.leases(card.source.network or "", str(card.mac))
+    return [Addressed(card.id, card.mac, found)] if found else []
 
 
 async def _agent(machine: Machine, running: Running) -> list[Addressed]:

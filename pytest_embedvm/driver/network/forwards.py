@@ -33,7 +33,7 @@ async def forward(machine: Machine, mac: str, port: int, protocol: Protocol) -> 
         card = links.card(machine, mac)
         if running is None:
             raise OperationInvalid("domain is not running")
-        if card.type == "network" and card.source and card.source.network:
+        if card.type == "network" and not card.bridge and card.source and card.source.network:
             uplink = machine.driver.networks.by_name(card.source.network).require_uplink()
             links.link(machine, mac)  # it is still on it
             return await uplink.forward(str(card.mac), port, protocol)
@@ -56,7 +56,8 @@ def _declared(card: Interface, port: int, protocol: Protocol) -> tuple[str, int]
             offset = port - ports.target
             if entry.proto == protocol and not ports.exclude and 0 <= offset < len(ports.ports):
                 return (entry.address or hostfwd.LOOPBACK, ports.ports[offset])
-    how = "passt forwards what <portForward> says" if card.uses_passt else f"its <interface> has type '{card.type}'"
+    how = f"it is in bridge '{card.bridge}' of the host's" if card.bridge else f"its <interface> has type '{card.type}'"
+    how = "passt forwards what <portForward> says" if card.uses_passt else how
     raise OperationUnsupported(
         f"{protocol} port {port} of card {card.id} ({card.mac}) cannot be forwarded: {how}", origin=ErrorDomain.NETWORK
     )

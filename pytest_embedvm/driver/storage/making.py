@@ -233,8 +233,9 @@ def _options(volume: Volume, *, preallocate: bool) -> list[str]:
     target, words = volume.target, []
     if preallocate:
         words.append("preallocation=metadata")
-    if target.compat:
-        words.append(f"compat={target.compat}")
+    if target.format == "qcow2":
+        # libvirt: storageBackendCreateQemuImgOpts: the older version unless something asks for the newer one
+        words.append(f"compat={target.compat or '0.10'}")
     if target.cluster_size:
         words.append(f"cluster_size={target.cluster_size}")
     if target.features:

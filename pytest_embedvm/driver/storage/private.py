@@ -197,7 +197,11 @@ class PrivateStorage:
 
         :raise OperationFailed: when its name, its uuid or what it stands on is another one's.
         """
-        # libvirt: virStoragePoolObjIsDuplicate, virStoragePoolObjSourceFindDuplicate
+        # libvirt: virStoragePoolObjSourceFindDuplicate, virStoragePoolObjIsDuplicate
+        for pool in self:
+            clash = pool.pool.path == described.path or (described.device and pool.pool.device == described.device)
+            if pool.name != described.name and clash:
+                raise OperationFailed(f"Storage source conflict with pool: '{pool.name}'", origin=STORAGE)
         same: LivePool | None = None
         for pool in self:
             if pool.uuid == described.uuid and pool.name != described.name:
@@ -206,10 +210,6 @@ class PrivateStorage:
                 if pool.uuid != described.uuid:
                     raise OperationFailed(f"pool '{pool.name}' already exists with uuid {pool.uuid}", origin=STORAGE)
                 same = pool
-        for pool in self:
-            clash = pool.pool.path == described.path or (described.device and pool.pool.device == described.device)
-            if pool is not same and clash:
-                raise OperationFailed(f"Storage source conflict with pool: '{pool.name}'", origin=STORAGE)
         return same
 
     def _require_place(self, pool: Pool) -> None:

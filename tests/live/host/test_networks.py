@@ -29,6 +29,8 @@ def test_a_guest_on_the_hosts_default(vm: VM, host: Daemon, embedvm_conn: libvir
     (lease,) = network.DHCPLeases(mac)
     assert f"inet {lease['ipaddr']}/24" in vm.run("ip addr show eth0").text
     assert lease["iface"] == "virbr0"
+    (told,) = vm.domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE).values()
+    assert (told["hwaddr"], [given["addr"] for given in told["addrs"]]) == (mac, [lease["ipaddr"]])
     assert vm.run("ping -c 1 -W 5 192.168.122.1").returncode == 0
 
     # The running domain says where its card is; its definition does not.
