@@ -42,7 +42,8 @@ def check(live: Domain, *, may_drop: bool = True) -> None:
     :raise SystemFailure: naming the first file that is not there, or may not be read.
     :raise OperationInvalid: when a header names a backing file and not its format: a guess could make a
         guest's own bytes a header that names any file of the host.
-    :raise ConfigUnsupported: when a header names what is no file, or a format that nobody knows.
+    :raise ConfigUnsupported: when a header names what is no file, or a format that nobody knows, or a file for the
+        image's content.
     :raise InternalError: when a chain has no end.
     """
     # libvirt: qemuDomainCheckDiskPresence, qemuDomainDetermineDiskChain
@@ -52,8 +53,19 @@ def check(live: Domain, *, may_drop: bool = True) -> None:
             drop_medium(live, file)
         elif reason:
             raise SystemFailure(f"Cannot access storage file {_spell(file)}: {reason}", origin=ErrorDomain.STORAGE)
-        elif file.open_ended and file.format == "qcow2":
-            _follow(live, file)
+        elif file.format == "qcow2":
+            _require_whole(file.path, file)
+            if file.open_ended:
+                _follow(live, file)
+
+
+def _require_whole(path: str, file: NeededFile) -> None:
+    """:raise ConfigUnsupported: when the image at PATH names a file for its content: any that QEMU may open."""
+    if image.has_data_file(Path(path)):
+        raise ConfigUnsupported(
+            f"the image '{path}' of disk '{file.device}' keeps its content in another file (qcow2's data-file), "
+            "which is not supported"
+        )
 
 
 def _follow(live: Domain, file: NeededFile) -> None:
@@ -71,6 +83,8 @@ def _follow(live: Domain, file: NeededFile) -> None:
         below, path = below.below, found.name
         if found.format != "qcow2":
             break
+        if _missing(found.name) is None:
+            _require_whole(found.name, file)
     learn_backing(live, file, top)
 
 

@@ -145,6 +145,7 @@ class Machines:
         return self._xml(wanted, "prepare", system, disk)
 
     def _domain_xml(self, wanted: DomainArguments, name: str) -> str:
+        machine.accelerator(self._settings.accel)  # a host without QEMU is told so first
         disk = self._overlay(self._image(wanted.image), name) if wanted.image else None
         return self._xml(wanted, name, self._system(wanted), disk)
 

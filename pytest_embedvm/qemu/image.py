@@ -25,6 +25,8 @@ _CLUSTER_BITS: Final = 16
 _CLUSTER: Final = 1 << _CLUSTER_BITS
 #: How much of an image holds all that its header says.
 HEAD_BYTES: Final = _CLUSTER
+#: The bit of the incompatible features.
+_DATA_FILE: Final = 1 << 2
 _REFCOUNT_ORDER: Final = 4  # 16 bits each
 _ENTRY: Final = 8
 _SECTOR: Final = 512
@@ -84,6 +86,17 @@ def backing(path: Path) -> Backing | None:
     """
     with path.open("rb") as file:
         return backing_in(file.read(HEAD_BYTES), path)
+
+
+def has_data_file(path: Path) -> bool:
+    """Whether the disk's content is not in the qcow2 image at PATH, but in another file that its header names.
+
+    :raise OSError: when it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER_2 + _ENTRY)
+    version, features = head[4:8], int.from_bytes(head[_HEADER_2:], "big")
+    return head[:4] == MAGIC and version >= _VERSION.to_bytes(4, "big") and bool(features & _DATA_FILE)
 
 
 def backing_in(head: bytes, path: Path) -> Backing | None:

@@ -133,6 +133,16 @@ def test_what_a_guest_wrote_into_its_raw_disk_is_no_header(tmp_path: Path) -> No
     assert [path for _, path, _ in _nodes(domain)] == [str(base), str(tmp_path / "top")]
 
 
+@pytest.mark.parametrize("below", [False, True])
+def test_an_image_whose_content_is_elsewhere(tmp_path: Path, below: bool) -> None:
+    secret = tmp_path / "secret"
+    path = _qcow2(tmp_path / "image", "-o", f"data_file={secret},data_file_raw=on")
+    if below:
+        path = _qcow2(tmp_path / "top", "-b", str(path), "-F", "qcow2")
+    with pytest.raises(ConfigUnsupported, match=r"image' of disk 'vda' keeps its content in another file"):
+        media.check(_disk(path))
+
+
 def test_a_chain_without_an_end(tmp_path: Path) -> None:
     _qcow2(tmp_path / "base", "-u", "-b", "top", "-F", "qcow2")
     top = _qcow2(tmp_path / "top", "-u", "-b", "base", "-F", "qcow2")

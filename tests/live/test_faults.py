@@ -123,4 +123,4 @@ def test_all_that_passes_a_card_on_qemus_own_network(vm: VM) -> None:
     packets = [Packet.read(frame.kind, frame.payload) for frame in frames if frame]
     asked = [Datagram.read(packet.payload) for packet in packets if packet and packet.protocol == UDP]
     assert DHCP in [(datagram.source, datagram.target) for datagram in asked if datagram]
-    assert whole.frames == len(frames) > later.frames > 0
+    assert whole.frames == len(frames) >= later.frames > 0
