@@ -72,7 +72,7 @@ def test_a_virtiofsd_that_ends_at_once_says_why(
 ) -> None:
     device = f"<filesystem><driver type='virtiofs'/><source dir='{tmp_path}/none'/><target dir='tag'/></filesystem>"
     xml = embedvm_machines.domain_xml(embedvm_domain_args).replace("<os>", f"{SHARED}<os>", 1)
-    with pytest.raises(libvirtError, match=r"virtiofsd of fs0 has failed: [^;]*none"):
+    with pytest.raises(libvirtError, match=r"virtiofsd of fs0(?: has failed|'): [^;]*none"):
         embedvm_conn.createXML(xml.replace("</devices>", f"{device}</devices>"), 0)
 
 

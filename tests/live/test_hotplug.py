@@ -37,8 +37,22 @@ def inside(domain: libvirt.virDomain) -> dict[str, list[str]]:
         "devices": sorted(item["name"] for item in qmp(domain, "qom-list", path="/machine/peripheral")),
         "objects": sorted(objects),
         "netdevs": sorted(netdevs),
-        "pci": [json.dumps(qmp(domain, "query-pci"), sort_keys=True)],
+        "pci": [json.dumps(seated(bus["devices"])) for bus in qmp(domain, "query-pci")],
     }
+
+
+def seated(devices: list[dict[str, Any]]) -> list[object]:
+    """Who sits where, without what the guest's firmware has given them so far."""
+    return [
+        [
+            device["slot"],
+            device["function"],
+            device["qdev_id"],
+            device["id"],
+            *seated(device.get("pci_bridge", {}).get("devices", [])),
+        ]
+        for device in devices
+    ]
 
 
 def image(path: Path) -> Path:
