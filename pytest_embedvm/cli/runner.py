@@ -30,6 +30,7 @@ from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.roots import index
 from pytest_embedvm.driver.uri import make_uri, parse_uri
 from pytest_embedvm.errors import InternalError
+from pytest_embedvm.qemu.monitor import MonitorClosed
 
 #: The CPUs wait until the console is joined: no word of the guest's is lost. It dies with this process.
 START: Final = DomainCreateFlags.START_PAUSED | DomainCreateFlags.START_AUTODESTROY
@@ -155,7 +156,8 @@ class Runner:
             except InternalError as error:
                 self._tell(f"no console to join: {error.detail}")
                 console = None
-            await machine.resume()
+            with contextlib.suppress(MonitorClosed):  # it ran, and is gone before it could say so: the event tells how
+                await machine.resume()
             status = await self._ended(machine, console)
             if machine.active:  # its guest panicked, and is to be preserved, which nobody could look at
                 await machine.destroy()

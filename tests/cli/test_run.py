@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,9 @@ import pytest
 
 from pytest_embedvm.cli.main import main
 from pytest_embedvm.cli.runner import fill
+from pytest_embedvm.driver import power
+from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.running import Running
 from tests.driver import tiny
 
 #: Nothing that is awaited here takes longer, on however busy a host.
@@ -174,6 +179,28 @@ def test_a_qemu_that_is_killed_is_a_crash(start: Start, xml: Callable[..., Path]
     assert errors.startswith("embedvm run: QEMU crashed or was killed; the end of QEMU's log:\n  ")
     assert_gone(qemu, 0)
     assert list(home.iterdir()) == []
+
+
+def test_a_qemu_that_is_killed_before_it_could_say_that_the_guest_runs_is_a_crash(
+    xml: Callable[..., Path],
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resume = power.resume
+
+    async def never_answered(machine: Machine, running: Running) -> None:
+        qemu = running.process.pid
+        os.kill(qemu, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(0.2, os.kill, qemu, signal.SIGKILL)
+        await resume(machine, running)
+
+    monkeypatch.setattr(power, "resume", never_answered)
+    for name in ("TMPDIR", "EMBEDVM_CACHE_DIR"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert main(["run", str(xml())]) == 1
+    assert capsys.readouterr().err.startswith("embedvm run: QEMU crashed or was killed; the end of QEMU's log:\n  ")
 
 
 def test_a_qemu_that_is_asked_to_end_was_no_power_off(start: Start, xml: Callable[..., Path]) -> None:
