@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
-from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import Identity, NamedPart, Secondary
 from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, IPAddrType, NetworkUpdateFlags, NetworkXMLFlags
@@ -26,34 +25,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class NetworkIdentity:
-    """What a virNetwork keeps when its network is gone."""
-
-    name: str
-    uuid: uuid.UUID
-
-
-def identify(network: LiveNetwork) -> NetworkIdentity:
-    return NetworkIdentity(network.name, network.uuid)
+def identify(network: LiveNetwork) -> Identity:
+    return Identity(network.name, network.uuid)
 
 
 @hosted
 @unsupported
-class virNetwork(LibvirtObject):
+class virNetwork(NamedPart, Secondary[PrivateNetworks, LiveNetwork]):
     """A network. Made by a connection; it is looked up anew at each call."""
-
-    def __init__(self, conn: virConnect, _obj: NetworkIdentity) -> None:
-        self._conn = conn
-        self._session = conn._session
-        self._identity = _obj
 
     @classmethod
     def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
-        return cls(conn, NetworkIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
+        return cls(conn, Identity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
 
     def _at_host(self, host: Any) -> Any:
         return host.networkLookupByUUID(self.UUID())
+
+    @staticmethod
+    def _among(driver: Driver) -> PrivateNetworks:
+        return driver.networks
 
     def _find(self, driver: Driver) -> LiveNetwork:
         try:
@@ -62,36 +52,6 @@ class virNetwork(LibvirtObject):
             number, name = self._identity.uuid, self._identity.name
             # libvirt: networkObjFromNetwork
             raise NoNetwork(f"no network with matching uuid '{number}' ({name})") from None
-
-    def _ask(self, question: Callable[[PrivateNetworks, LiveNetwork], T]) -> T:
-        async def ask() -> T:
-            driver = self._session.driver
-            return question(driver.networks, self._find(driver))
-
-        return self._run(ask())
-
-    def _order(self, order: Callable[[PrivateNetworks, LiveNetwork], Awaitable[T]]) -> T:
-        async def carry_out() -> T:
-            driver = self._session.driver
-            return await order(driver.networks, self._find(driver))
-
-        return self._run(carry_out())
-
-    def connect(self) -> virConnect:
-        """The connection it came from: the same object."""
-        return self._conn
-
-    def name(self) -> str:
-        """Its name."""
-        return self._identity.name
-
-    def UUID(self) -> bytes:
-        """Its uuid, 16 bytes."""
-        return self._identity.uuid.bytes
-
-    def UUIDString(self) -> str:
-        """Its uuid, as text."""
-        return str(self._identity.uuid)
 
     @public("virNetworkGetXMLDesc", origin=ErrorDomain.NETWORK)
     def XMLDesc(self, flags: int = 0) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_embedvm.api import arguments
-from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import NumberedPart, Secondary
 from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.unsupported import unsupported
 from pytest_embedvm.constants import ErrorDomain, SecretDefineFlags
@@ -39,13 +39,8 @@ def identify(secret: LiveSecret) -> SecretIdentity:
 
 @hosted
 @unsupported
-class virSecret(LibvirtObject):
+class virSecret(NumberedPart[SecretIdentity], Secondary[PrivateSecrets, LiveSecret]):
     """A secret. Made by a connection; it is looked up anew at each call."""
-
-    def __init__(self, conn: virConnect, _obj: SecretIdentity) -> None:
-        self._conn = conn
-        self._session = conn._session
-        self._identity = _obj
 
     @classmethod
     def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
@@ -54,27 +49,12 @@ class virSecret(LibvirtObject):
     def _at_host(self, host: Any) -> Any:
         return host.secretLookupByUUID(self.UUID())
 
+    @staticmethod
+    def _among(driver: Driver) -> PrivateSecrets:
+        return driver.secrets
+
     def _find(self, driver: Driver) -> LiveSecret:
         return driver.secrets.by_uuid(self._identity.uuid)
-
-    def _ask(self, question: Callable[[PrivateSecrets, LiveSecret], T]) -> T:
-        async def ask() -> T:
-            driver = self._session.driver
-            return question(driver.secrets, self._find(driver))
-
-        return self._run(ask())
-
-    def connect(self) -> virConnect:
-        """The connection it came from: the same object."""
-        return self._conn
-
-    def UUID(self) -> bytes:
-        """Its uuid, 16 bytes."""
-        return self._identity.uuid.bytes
-
-    def UUIDString(self) -> str:
-        """Its uuid, as text."""
-        return str(self._identity.uuid)
 
     def usageType(self) -> int:
         """What it is for: `VIR_SECRET_USAGE_TYPE_*`."""

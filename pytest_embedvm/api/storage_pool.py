@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pytest_embedvm.api import arguments
-from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import Identity, NamedPart, Secondary
 from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.storage_volume import VolumeIdentity, virStorageVol
 from pytest_embedvm.api.unsupported import unsupported
@@ -36,34 +35,25 @@ Start = StoragePoolCreateFlags
 Create = StorageVolCreateFlags
 
 
-@dataclass(frozen=True)
-class PoolIdentity:
-    """What a virStoragePool keeps when its pool is gone."""
-
-    name: str
-    uuid: uuid.UUID
-
-
-def identify(pool: LivePool) -> PoolIdentity:
-    return PoolIdentity(pool.name, pool.uuid)
+def identify(pool: LivePool) -> Identity:
+    return Identity(pool.name, pool.uuid)
 
 
 @hosted
 @unsupported
-class virStoragePool(LibvirtObject):
+class virStoragePool(NamedPart, Secondary[PrivateStorage, LivePool]):
     """A storage pool. Made by a connection; it is looked up anew at each call."""
-
-    def __init__(self, conn: virConnect, _obj: PoolIdentity) -> None:
-        self._conn = conn
-        self._session = conn._session
-        self._identity = _obj
 
     @classmethod
     def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
-        return cls(conn, PoolIdentity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
+        return cls(conn, Identity(theirs.name(), uuid.UUID(bytes=theirs.UUID())))
 
     def _at_host(self, host: Any) -> Any:
         return host.storagePoolLookupByUUID(self.UUID())
+
+    @staticmethod
+    def _among(driver: Driver) -> PrivateStorage:
+        return driver.storage
 
     def _find(self, driver: Driver) -> LivePool:
         try:
@@ -73,38 +63,8 @@ class virStoragePool(LibvirtObject):
             # libvirt: virStoragePoolObjFromStoragePool
             raise NoStoragePool(f"no storage pool with matching uuid '{number}' ({name})") from None
 
-    def _ask(self, question: Callable[[PrivateStorage, LivePool], T]) -> T:
-        async def ask() -> T:
-            driver = self._session.driver
-            return question(driver.storage, self._find(driver))
-
-        return self._run(ask())
-
-    def _order(self, order: Callable[[PrivateStorage, LivePool], Awaitable[T]]) -> T:
-        async def carry_out() -> T:
-            driver = self._session.driver
-            return await order(driver.storage, self._find(driver))
-
-        return self._run(carry_out())
-
     def _volume(self, volume: Volume) -> virStorageVol:
         return virStorageVol(self._conn, VolumeIdentity(self._identity.name, volume.name, volume.key or ""))
-
-    def connect(self) -> virConnect:
-        """The connection it came from: the same object."""
-        return self._conn
-
-    def name(self) -> str:
-        """Its name."""
-        return self._identity.name
-
-    def UUID(self) -> bytes:
-        """Its uuid, 16 bytes."""
-        return self._identity.uuid.bytes
-
-    def UUIDString(self) -> str:
-        """Its uuid, as text."""
-        return str(self._identity.uuid)
 
     @public("virStoragePoolGetXMLDesc", origin=STORAGE)
     def XMLDesc(self, flags: int = 0) -> str:

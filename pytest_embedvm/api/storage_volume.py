@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pytest_embedvm.api import arguments
-from pytest_embedvm.api._object import LibvirtObject, public
+from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import Part
 from pytest_embedvm.api.elsewhere import hosted
 from pytest_embedvm.api.stream import Link, Pipe, virStream
 from pytest_embedvm.api.unsupported import unsupported
@@ -50,13 +51,8 @@ class VolumeIdentity:
 
 @hosted
 @unsupported
-class virStorageVol(LibvirtObject):
+class virStorageVol(Part[VolumeIdentity]):
     """A volume. Made by a connection or a pool; it is looked up anew at each call."""
-
-    def __init__(self, conn: virConnect, _obj: VolumeIdentity) -> None:
-        self._conn = conn
-        self._session = conn._session
-        self._identity = _obj
 
     @classmethod
     def _of_host(cls, conn: virConnect, theirs: Any) -> Self:
@@ -80,10 +76,6 @@ class virStorageVol(LibvirtObject):
             return storage.volumes.current(pool, name)
 
         return self._order(current)
-
-    def connect(self) -> virConnect:
-        """The connection it came from: the same object."""
-        return self._conn
 
     def name(self) -> str:
         """Its name."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
-from pytest_embedvm.network.definition import DhcpHost, DhcpRange, Flow, Ip, Network
+from pytest_embedvm.network.definition import DhcpHost, DhcpRange, Ip, Network
 from pytest_embedvm.xml import document
 
 #: The modes of libvirt that a segment of our own can have; `none` is spelled by leaving the element out.
@@ -61,22 +61,8 @@ def _check_port_groups(network: Network) -> None:
             "but only one default is allowed"
         )
     for bandwidth in (network.bandwidth, *(group.bandwidth for group in network.port_groups)):
-        for flow in (bandwidth.inbound, bandwidth.outbound) if bandwidth else ():
-            _check_flow(flow)
-
-
-def _check_flow(flow: Flow | None) -> None:
-    # libvirt: virNetDevBandwidthParseRate
-    if flow is None:
-        return
-    if not flow.average and not flow.floor:
-        raise XMLError("Missing mandatory average or floor attributes", origin=ErrorDomain.NONE)
-    if not flow.average and (flow.peak or flow.burst):
-        raise XMLError("'peak' and 'burst' require 'average' attribute", origin=ErrorDomain.NONE)
-    if flow.floor is not None:
-        raise ConfigUnsupported(
-            f"floor='{flow.floor}' is not supported: no throughput is guaranteed", origin=ErrorDomain.NETWORK
-        )
+        if bandwidth:
+            bandwidth.check(ErrorDomain.NETWORK)
 
 
 def _check_ip(ip: Ip) -> None:

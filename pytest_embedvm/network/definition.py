@@ -15,8 +15,9 @@ from lxml import etree
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported, MissingName, XMLError
 from pytest_embedvm.network.frames import Address
-from pytest_embedvm.units import Rate, Rates
+from pytest_embedvm.units import Rates
 from pytest_embedvm.xml import document, mapping
+from pytest_embedvm.xml.bandwidth import Bandwidth
 from pytest_embedvm.xml.document import Element
 from pytest_embedvm.xml.mapping import At, Kept
 from pytest_embedvm.xml.scalars import Plain, Scalar, Unsigned, Where, YesNo
@@ -186,30 +187,6 @@ class Subnet(Generic[A, N]):
     address: A
     network: N
     dhcp: Dhcp | None
-
-
-@dataclass(kw_only=True)
-class Flow:
-    """One direction of `<bandwidth>`: KiB/s on average and at most, KiB in a burst."""
-
-    average: Annotated[int | None, Unsigned()] = None
-    peak: Annotated[int | None, Unsigned()] = None
-    floor: Annotated[int | None, Unsigned()] = None
-    burst: Annotated[int | None, Unsigned()] = None
-
-    @property
-    def rate(self) -> Rate:
-        return Rate(self.average or 0, self.peak, self.burst)
-
-
-@dataclass(kw_only=True)
-class Bandwidth:
-    inbound: Flow | None = None
-    outbound: Flow | None = None
-
-    @property
-    def rates(self) -> Rates:
-        return Rates(self.inbound.rate if self.inbound else None, self.outbound.rate if self.outbound else None)
 
 
 @dataclass(kw_only=True)

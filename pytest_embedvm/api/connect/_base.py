@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_embedvm.api._object import LibvirtObject
+from pytest_embedvm.api._part import Identity
 from pytest_embedvm.api.domain import virDomain
-from pytest_embedvm.api.domain._base import Identity, identify
+from pytest_embedvm.api.domain._base import identify
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.machine import Machine
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import Identity
 from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
 from pytest_embedvm.api.domain import virDomain
-from pytest_embedvm.api.domain._base import Identity
 from pytest_embedvm.api.events import arguments_of
 from pytest_embedvm.constants import DomainEventID
 from pytest_embedvm.driver.events import Event, Lifecycle

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
+from pytest_embedvm.api._part import Identity
 from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
-from pytest_embedvm.api.network import NetworkIdentity, identify, virNetwork
+from pytest_embedvm.api.network import identify, virNetwork
 from pytest_embedvm.constants import ConnectListAllNetworksFlags as List
 from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags, NetworkEventID
 from pytest_embedvm.driver.driver import Driver
@@ -31,7 +32,7 @@ class Networks(Callbacks):
         return virNetwork(cast("virConnect", self), found)
 
     def _created(self, xml: str) -> virNetwork:
-        async def create(driver: Driver) -> NetworkIdentity:
+        async def create(driver: Driver) -> Identity:
             return identify(await driver.networks.create(xml))
 
         return virNetwork(cast("virConnect", self), self._order(create))

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from pytest_embedvm.api._object import LibvirtObject
+from pytest_embedvm.api._part import Identity, NamedPart
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.errors import NoDomain
 
-if TYPE_CHECKING:
-    from pytest_embedvm.api.connect import virConnect
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a virDomain keeps when its machine is gone."""
-
-    name: str
-    uuid: uuid.UUID
 
 
 def identify(machine: Machine) -> Identity:
     return Identity(machine.name, machine.uuid)
 
 
-class Base(LibvirtObject):
+class Base(NamedPart):
     """What all topics of virDomain stand on."""
-
-    def __init__(self, conn: virConnect, _obj: Identity) -> None:
-        self._conn = conn
-        self._session = conn._session
-        self._identity = _obj
 
     def _machine(self) -> Machine:
         """The machine behind this domain. On the loop thread only.

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pytest_embedvm.api._object import public
 from pytest_embedvm.api.domain._base import Base
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.errors import NoDomain
 
-if TYPE_CHECKING:
-    from pytest_embedvm.api.connect import virConnect
-
 
 class Identification(Base):
-    """Name, uuid, id, connection."""
-
-    def connect(self) -> virConnect:
-        """The connection it came from: the same object."""
-        return self._conn
-
-    def name(self) -> str:
-        """The name it had when this object was made; a rename does not reach it."""
-        return self._identity.name
-
-    def UUID(self) -> bytes:
-        """The uuid, 16 bytes."""
-        return self._identity.uuid.bytes
-
-    def UUIDString(self) -> str:
-        """The uuid, as text."""
-        return str(self._identity.uuid)
+    """What of it may change."""
 
     @public("virDomainGetID")
     def ID(self) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_embedvm import constants
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
-from pytest_embedvm.api.domain._base import Base, Identity
+from pytest_embedvm.api._part import Identity
+from pytest_embedvm.api.domain._base import Base
 from pytest_embedvm.constants import DomainGetJobStatsFlags, ErrorDomain
 from pytest_embedvm.constants import DomainMigrateFlags as Flags
 from pytest_embedvm.driver.long_job import UNLIMITED, info

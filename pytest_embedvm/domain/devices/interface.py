@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Final, Literal, Self, cast
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.shapes import PciAddress
 from pytest_embedvm.domain.backends import netdev
-from pytest_embedvm.domain.backends.bandwidth import Bandwidth
 from pytest_embedvm.domain.backends.forwards import Forwarded, PortForward
 from pytest_embedvm.domain.backends.netdev import Backend, Ip, Source
 from pytest_embedvm.domain.backends.nic import Driver, Rom
@@ -26,6 +25,7 @@ from pytest_embedvm.errors import (
 )
 from pytest_embedvm.qemu.capabilities import Capabilities
 from pytest_embedvm.qemu.parts import Card, Command, DevicePart, Json, NetdevPart, Part
+from pytest_embedvm.xml.bandwidth import Bandwidth
 from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal, Scalar, Where
 
@@ -192,7 +192,7 @@ class Interface(Device):
 
     def _check_host(self) -> None:
         if self.bandwidth:
-            self.bandwidth.check()
+            self.bandwidth.check(ErrorDomain.QEMU)
         if self.bandwidth and self.type != "network":
             # libvirt: qemuBuildInterfaceCommandLine warns, and goes on
             raise ConfigUnsupported(

@@ -1,4 +1,4 @@
-"""`<bandwidth>`: how much a card may send and get."""
+"""`<bandwidth>` of a card, a network or a group of its ports: an element of more than one subject."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Flow:
     floor: Annotated[int | None, Unsigned()] = None
     burst: Annotated[int | None, Unsigned()] = None
 
-    def check(self) -> None:
-        """:raise XMLError, ConfigUnsupported: when it limits nothing, or promises what cannot be kept."""
+    def check(self, origin: ErrorDomain) -> None:
+        """:raise XMLError, ConfigUnsupported: when it limits nothing, or promises what cannot be kept by ORIGIN."""
         # libvirt: virNetDevBandwidthParseRate
         if not self.average and not self.floor:
             raise XMLError("Missing mandatory average or floor attributes", origin=ErrorDomain.NONE)
@@ -29,7 +29,7 @@ class Flow:
             raise XMLError("'peak' and 'burst' require 'average' attribute", origin=ErrorDomain.NONE)
         if self.floor is not None:
             raise ConfigUnsupported(
-                f"floor='{self.floor}' is not supported: no throughput is guaranteed", origin=ErrorDomain.QEMU
+                f"floor='{self.floor}' is not supported: no throughput is guaranteed", origin=origin
             )
 
     @property
@@ -44,11 +44,11 @@ class Bandwidth:
     inbound: Flow | None = None
     outbound: Flow | None = None
 
-    def check(self) -> None:
+    def check(self, origin: ErrorDomain) -> None:
         """:raise XMLError, ConfigUnsupported: as `Flow.check`."""
         for flow in (self.inbound, self.outbound):
             if flow is not None:
-                flow.check()
+                flow.check(origin)
 
     @property
     def rates(self) -> Rates:
