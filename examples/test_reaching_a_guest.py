@@ -20,5 +20,6 @@ def test_a_web_server_in_the_guest(vm: VM) -> None:
 
 
 def test_its_address(vm: VM) -> None:
-    (address,) = vm.wait_until(vm.addresses, timeout=60)
+    (address,) = vm.wait_until(lambda: vm.addresses("agent"), timeout=60)
+    assert vm.addresses() == [address]  # what the network gave it
     assert f"inet {address}/24" in vm.run("ip addr show eth0").text

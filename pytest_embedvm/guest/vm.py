@@ -249,8 +249,9 @@ class VM:
     def addresses(self, source: Source = "lease") -> list[Address]:
         """The addresses of its cards: `vm.wait_until(vm.addresses)` waits for the first.
 
-        :param source: whom to ask: `lease`, what its private networks gave it; `arp`, what these heard that it has;
-            `agent`, all that the guest itself has, but for those of its loopback and its links.
+        :param source: whom to ask: `lease`, what its private networks gave it, which it has a moment later; `arp`,
+            what these heard that it has; `agent`, all that the guest itself has, but for those of its loopback and
+            links.
         :raise libvirtError: OPERATION_INVALID when it does not run; and when the agent is asked and is not there.
         """
         return addresses(self.domain, source)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-#: qemu-img measures the CPU first, and gives up where the kernel's clock of a busy machine stood still meanwhile.
-TRIES = 20
-BUSY = b"Unable to get accurate CPU usage"
+from pytest_embedvm.qemu import image_tool
 
 
 def make_luks(path: Path, passphrase: bytes, content: bytes = b"", kind: str = "luks") -> Path:
@@ -20,11 +18,11 @@ def make_luks(path: Path, passphrase: bytes, content: bytes = b"", kind: str = "
         options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
     words = ["--object", f"secret,id=s,file={key}", "-O", kind, "-o", options, plain, path]
     try:
-        for _ in range(TRIES):
+        for _ in range(image_tool.TRIES):
             made = subprocess.run(["qemu-img", "convert", "-f", "raw", *words], check=False, stderr=subprocess.PIPE)
             if made.returncode == 0:
                 return path
-            if BUSY not in made.stderr:
+            if image_tool.NOT_MEASURED.encode() not in made.stderr:
                 break
         raise AssertionError(made.stderr.decode())
     finally:
