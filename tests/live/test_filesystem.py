@@ -107,7 +107,8 @@ def test_9p(start: Callable[[str, DomainArguments], VM], full_kernel: DomainArgu
     for tag in ("passed", "mapped", "squashed", "read"):
         vm.run(f"mkdir /mnt/{tag} && mount -t 9p -o trans=virtio,version=9p2000.L {tag} /mnt/{tag}")
         assert vm.read_text(f"/mnt/{tag}/file") == f"{tag}\n"
-    for tag in ("passed", "mapped", "squashed"):
+    # QEMU gives what it makes in passthrough to the guest's user, which only root can.
+    for tag in ("passed", "mapped", "squashed") if os.geteuid() == 0 else ("mapped", "squashed"):
         vm.run(f"echo guest >/mnt/{tag}/new")
         assert (tmp_path / tag / "new").read_text() == "guest\n"
     vm.run("chown 1234 /mnt/mapped/new")

@@ -164,8 +164,8 @@ def test_the_keys_are_those_of_libvirts_lens() -> None:
 
 
 def test_every_example_of_libvirts_file_is_known() -> None:
-    if not QEMU_CONF.exists():
-        pytest.skip("libvirt's qemu.conf is not installed")
+    if not os.access(QEMU_CONF, os.R_OK):  # it is root's
+        pytest.skip("libvirt's qemu.conf is not installed, or not ours to read")
     shown = set(re.findall(r"^#?([a-z][a-z0-9_]*) = ", QEMU_CONF.read_text(), re.MULTILINE))
     assert len(shown) > 90
     assert shown - KEYS.keys() == set()

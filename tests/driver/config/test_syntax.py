@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,8 @@ def test_libvirt_agrees_on_any_text_after_an_assignment(text: str) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_files_that_libvirt_ships(path: Path) -> None:
+    if not os.access(path, os.R_OK):
+        pytest.skip(f"{path} is root's")
     text = path.read_text()
     parse(text, str(path))
     # The examples of each file, as if an administrator had taken them all.
