@@ -100,6 +100,12 @@ class Capabilities:
         return {machine.alias: machine for machine in self.machines.values() if machine.alias}
 
     @property
+    def loses_emulated_memory(self) -> bool:
+        """Whether what an emulated guest writes while it is being migrated can be lost; it must be paused meanwhile."""
+        # qemu: 03bfc2188f06 ("physmem: Fix migration dirty bitmap coherency with TCG memory access")
+        return self.version < (9, 0, 0)
+
+    @property
     def default_machine(self) -> Machine | None:
         """The machine QEMU takes when none is named; not every architecture has one."""
         return next((machine for machine in self.machines.values() if machine.is_default), None)

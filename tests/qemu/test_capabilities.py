@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -93,6 +94,11 @@ def test_what_is_there_and_what_is_not() -> None:
     assert not any(
         (qemu.has_netdev("bogus"), qemu.has_chardev("bogus"), qemu.has_blockdev_driver("x"), qemu.has_display("x"))
     )
+
+
+@pytest.mark.parametrize(("version", "loses"), [((8, 2, 99), True), ((9, 0, 0), False), ((10, 1, 0), False)])
+def test_since_when_an_emulated_guest_may_run_while_it_is_migrated(version: tuple[int, int, int], loses: bool) -> None:
+    assert dataclasses.replace(capabilities(), version=version).loses_emulated_memory is loses
 
 
 def test_a_probed_device_that_qemu_lacks_has_no_property() -> None:

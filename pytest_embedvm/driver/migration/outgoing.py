@@ -199,7 +199,7 @@ class _Migration:
         running.resuming = DomainRunningReason.MIGRATION_CANCELED
         bandwidth = plan.bandwidth or self._job.max_speed
         await transfer.set_up(running, throttle=plan.throttle, max_bandwidth=bandwidth * MIB)
-        if self._was_running and not plan.live:
+        if self._was_running and not (plan.live and transfer.may_run(self._machine)):
             await running.monitor.execute("stop")
         await transfer.send(running, connect_unix(place))
         self._refuse_if_aborted()

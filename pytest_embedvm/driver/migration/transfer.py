@@ -6,9 +6,12 @@ import asyncio
 import os
 import socket
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_embedvm.driver.running import Running
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
 
 #: The name under which QEMU knows the descriptor it was given.
 _NAME: Final = "migrate"
@@ -64,6 +67,21 @@ class Transfer:
     async def wait_cancelling(self) -> None:
         """Wait until QEMU was told to call it off, which it does when what it is writing has been taken."""
         await self._cancelling.wait()
+
+
+def may_run(machine: Machine) -> bool:
+    """Whether the guest of MACHINE, which is active, may run while it is sent; says in the log why not."""
+    live = machine.live
+    if live is None or live.type == "kvm":
+        return True
+    capabilities = machine.driver.host.capabilities(live.devices.emulator or "")
+    if capabilities.loses_emulated_memory:
+        version = ".".join(map(str, capabilities.version))
+        machine.root.log.about(machine.name).info(
+            "paused while it is sent: QEMU %s can lose what an emulated guest writes meanwhile", version
+        )
+        return False
+    return True
 
 
 async def set_up(running: Running, *, throttle: Mapping[str, int] | None = None, **parameters: int) -> None:

@@ -59,7 +59,7 @@ class ToFile:
         self._job.begin(self._purpose.operation)
         half = self._qemu.transfer = Transfer()
         try:
-            await self._pause()
+            await self._pause(runs=self._live and transfer.may_run(self._machine))
             async with compression.writing(format_, descriptor) as target:
                 await transfer.set_up(self._qemu, max_bandwidth=UNLIMITED * MIB)
                 await transfer.write(self._qemu, target)
@@ -77,16 +77,16 @@ class ToFile:
     async def paused(self) -> AsyncIterator[None]:
         """The guest stands still while the block runs, and stays so if that ends well."""
         try:
-            await self._pause()
+            await self._pause(runs=self._live)
             yield
         except BaseException:
             with contextlib.suppress(EmbedError):
                 await self.go_on(self._purpose.resuming)
             raise
 
-    async def _pause(self) -> None:
+    async def _pause(self, *, runs: bool) -> None:
         self._qemu.pausing = self._purpose.pausing
-        if self._was_running and not self._live:
+        if self._was_running and not runs:
             await self._qemu.monitor.execute("stop")
 
     async def _wait(self, half: Transfer) -> None:
