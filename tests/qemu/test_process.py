@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
@@ -70,6 +71,7 @@ def test_ending_all_spares_what_outlives_us_and_starts_no_more(monkeypatch: pyte
         await other.kill()
 
     monkeypatch.setattr(process, "_closed", None)  # and back in the end
+    monkeypatch.setattr(process, "_ours", WeakSet())  # not the machines of other tests in this process
     asyncio.run(main())
 
 
