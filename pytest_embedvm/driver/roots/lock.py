@@ -60,7 +60,7 @@ class Lock:
         """Take it, and write this process's id; the file's directory must be there.
 
         :param passing: it is for a moment and for no owner: no id is written, and who wants to own it may wait.
-        :raise HeldInPassing: when somebody has it so, or took it a moment ago and has not yet written who he is.
+        :raise HeldInPassing: when somebody has it so, or nobody can tell who has it; see `_in_passing`.
         :raise SystemFailure: when another process has it, or another `Lock` of this one; names the process.
         """
         while self._descriptor is None:
@@ -88,9 +88,10 @@ class Lock:
             _set(descriptor, fcntl.F_WRLCK)
         except OSError as error:
             taken = error.errno in _TAKEN
-            who = f" (held by {_holder(descriptor)})" if taken else ""
+            owner = _holder(descriptor)
+            who = f" (held by {owner})" if taken else ""
             # libvirt: virPidFileAcquirePath; the holder is our addition
-            refusal = HeldInPassing if taken and _in_passing(descriptor) else SystemFailure
+            refusal = HeldInPassing if taken and _in_passing(descriptor, owner) else SystemFailure
             raise refusal(f"Failed to acquire pid file '{self.path}': {error.strerror}{who}") from error
 
     def release(self) -> None:
@@ -148,12 +149,13 @@ def _flocked(descriptor: int) -> int | None:
     return None
 
 
-def _in_passing(descriptor: int) -> bool:
-    """Whether the lock on the file of DESCRIPTOR is somebody's who does not keep it: it is given back, or bears no id.
+def _in_passing(descriptor: int, owner: Holder) -> bool:
+    """Whether the lock on DESCRIPTOR's file may be somebody's who does not keep it: it is given back, or no OWNER's.
 
-    A dead owner's id does not count: who takes the lock empties the file first.
+    Who has taken it has not yet written who he is; or a killed owner had forked a moment before, and the child, which
+    has the descriptor, has not yet dropped it.
     """
-    return _taken(descriptor) is None or not os.pread(descriptor, 1, 0)
+    return owner.pid is None or _taken(descriptor) is None
 
 
 def _holder(descriptor: int) -> Holder:

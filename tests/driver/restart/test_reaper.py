@@ -125,3 +125,18 @@ async def test_a_root_that_is_being_reaped_can_be_opened(tmp_path: Path) -> None
             Root(root.path).acquire()
     finally:
         await driver.close()
+
+
+async def test_a_root_whose_killed_owner_had_just_forked_can_be_opened(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    root.acquire()
+    root.pid_file.write_text("999999999\n")
+    descriptor = root._lock._descriptor
+    assert descriptor is not None
+    child = os.dup(descriptor)  # that of a child which has not run yet
+    root.forget()
+    opening = asyncio.create_task(Driver.open(make_uri(root.path)))
+    await asyncio.sleep(0.05)
+    assert not opening.done()
+    os.close(child)
+    await (await opening).close()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.driver.roots import lock as module
-from pytest_embedvm.driver.roots.lock import Holder, Lock, holder
+from pytest_embedvm.driver.roots.lock import HeldInPassing, Holder, Lock, holder
 from pytest_embedvm.errors import SystemFailure
 from pytest_embedvm.qemu.process import command_of
 
@@ -102,7 +102,7 @@ def test_whom_the_kernel_does_not_name_and_the_file_lies_about(tmp_path: Path) -
         for written in ("", "no number", str(another.pid), "999999999"):
             path.write_text(written)
             assert holder(path) == Holder(None, "")
-            with pytest.raises(SystemFailure, match=r"\(held by a process that cannot be seen from here\)"):
+            with pytest.raises(HeldInPassing, match=r"\(held by a process that cannot be seen from here\)"):
                 Lock(path).acquire()
         another.kill()
     lock.release()
