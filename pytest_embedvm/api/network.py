@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
@@ -21,8 +21,6 @@ from pytest_embedvm.network.update import update
 
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
-
-T = TypeVar("T")
 
 
 def identify(network: LiveNetwork) -> Identity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
@@ -19,7 +19,6 @@ from pytest_embedvm.errors import InvalidCall
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
 
-T = TypeVar("T")
 SECRET = ErrorDomain.SECRET
 NO_FLAGS = SecretDefineFlags(0)
 

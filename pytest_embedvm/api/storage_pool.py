@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pytest_embedvm.api import arguments
 from pytest_embedvm.api._object import public
@@ -27,7 +27,6 @@ from pytest_embedvm.storage.volume import Volume
 if TYPE_CHECKING:
     from pytest_embedvm.api.connect import virConnect
 
-T = TypeVar("T")
 
 STORAGE: Final = ErrorDomain.STORAGE
 Build = StoragePoolBuildFlags

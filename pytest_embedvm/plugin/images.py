@@ -12,16 +12,15 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 import pytest
-from filelock import FileLock, Timeout
 
-from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
+from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.image.prune import hold_directory, remove_unheld
 from pytest_embedvm.plugin.preparing import Preparation
 from pytest_embedvm.plugin.settings import SETTINGS
@@ -135,7 +134,8 @@ class Images(Mapping[str, Path]):
     def _prepared(self, name: str, recipe: _Recipe) -> Path:
         directory = self._writable(default_cache_dir() / "images") / self._key(recipe)
         if not _take(directory):
-            with _locked(directory, name):
+            lock = directory.with_name(f"{directory.name}.lock")
+            with locked(lock, f"preparing the image '{name}'", LOCK_TIMEOUT_S):
                 if not _take(directory):
                     self._prepare(name, recipe, directory)
                     _take(directory)
@@ -196,22 +196,6 @@ def _contents(path: Path) -> Iterator[bytes]:
         if kind == b"f":
             with file.open("rb") as opened:
                 yield hashlib.file_digest(opened, "sha256").digest()
-
-
-@contextmanager
-def _locked(directory: Path, name: str) -> Iterator[None]:
-    path = directory.with_name(f"{directory.name}.lock")
-    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=PRIVATE_FILE)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise OperationTimeout(
-            f"another process has been preparing the image '{name}' for {LOCK_TIMEOUT_S:g} s; it holds {path}"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _seal(directory: Path, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from lxml import etree
 
@@ -16,8 +16,6 @@ from pytest_embedvm.xml.mapping import At
 from pytest_embedvm.xml.scalars import Refusal, Scalar, Where, YesNo
 
 UUID_DIGITS: Final = 32
-
-UsageWord = Literal["none", "volume", "ceph", "iscsi", "tls", "vtpm"]
 
 #: Which element says what a secret of this kind is for, and what libvirt says where it is missing.
 _NAMES: Final[dict[str, tuple[str, str]]] = {

@@ -8,17 +8,15 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
-from pytest_embedvm.errors import OperationTimeout, OperationUnsupported
-from pytest_embedvm.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory
+from pytest_embedvm.errors import OperationUnsupported
+from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
 from pytest_embedvm.guest.image.assemble import assemble, scripts
 from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_variables
+from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_damaged_aside, write_manifest
 from pytest_embedvm.guest.image.modules import Modules, choose_modules
 from pytest_embedvm.guest.image.programs import (
@@ -63,28 +61,13 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
     if image is not None and hold(image):
         return image
     cache_dir = _writable(cache_dir)
-    with _locked(cache_dir / "guest.lock"):
+    with locked(cache_dir / "guest.lock", "building the guest", LOCK_TIMEOUT_S):
         image = read_manifest(cache_dir, name)
         if image is None:
             set_damaged_aside(cache_dir, name)
             image = _build(cache_dir, name, kernel, modules)
         hold(image)
         return image
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=PRIVATE_FILE)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise OperationTimeout(
-            f"another process has been building the guest for {LOCK_TIMEOUT_S:g} s; it holds {path}"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _request(*asked: Path | None) -> str:
