@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pytest_embedvm.api._object import answering
 from pytest_embedvm.api.domain import virDomain
-from pytest_embedvm.constants import ErrorDomain
+from pytest_embedvm.api.faults import checked
 from pytest_embedvm.driver.network import forwards
 
 __all__ = ["forward"]
@@ -25,6 +24,6 @@ def forward(domain: virDomain, mac: str, port: int, protocol: Literal["tcp", "ud
         is no such port, OPERATION_UNSUPPORTED when nothing can be forwarded to the card, OPERATION_FAILED when the host
         has no port left.
     """
-    with answering():
-        domain._session.check("forward", ErrorDomain.NETWORK, writes=True)
-        return domain._order(lambda machine: forwards.forward(machine, mac, port, protocol))
+    return checked(
+        domain, "forward", lambda: domain._order(lambda machine: forwards.forward(machine, mac, port, protocol))
+    )

@@ -16,9 +16,8 @@ from pytest_embedvm.constants import DomainCreateFlags, DomainDefineFlags, Error
 from pytest_embedvm.domain import complete as completing
 from pytest_embedvm.domain import definition
 from pytest_embedvm.domain.argv import launch
-from pytest_embedvm.domain.media import missing_volumes
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import capabilities_xml, defining, logs, persist, stop, subdrivers
+from pytest_embedvm.driver import capabilities_xml, defining, logs, media, persist, stop, subdrivers
 from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.config.config import Config
 from pytest_embedvm.driver.events import Event
@@ -323,8 +322,7 @@ class Driver:
     async def native(self, xml: str) -> str:
         """The command line that would start the domain XML describes; what QEMU would inherit is numbered from 3."""
         domain = await self._read(xml)
-        for source in missing_volumes(domain):
-            source.find(self.host.volume(source.pool or "", source.volume or ""))
+        media.find_volumes(domain, self.host)
         planned = launch(domain, self.host)
         numbers = {descriptor.name: number for number, descriptor in enumerate(planned.descriptors, 3)}
         return command_line(planned.argv(numbers), dict(planned.environment)) + "\n"

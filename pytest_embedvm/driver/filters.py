@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from pytest_embedvm.constants import ConnectListAllDomainsFlags as List
 from pytest_embedvm.constants import DomainState
 from pytest_embedvm.driver.machine import Machine
@@ -28,6 +31,11 @@ def matches(machine: Machine, flags: int) -> bool:
         {List.HAS_SNAPSHOT: False, List.NO_SNAPSHOT: True},
         {List.HAS_CHECKPOINT: False, List.NO_CHECKPOINT: True},
     )
+    return meets(flags, groups)
+
+
+def meets(flags: int, groups: Iterable[Mapping[Any, bool]]) -> bool:
+    """Whether something holds that FLAGS ask for, of each of GROUPS that they ask for something of."""
     for group in groups:
         asked = [true for flag, true in group.items() if flags & flag]
         if asked and not any(asked):

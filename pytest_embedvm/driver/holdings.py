@@ -11,9 +11,6 @@ class Holdings:
     def __init__(self) -> None:
         self._stacks: dict[str, contextlib.AsyncExitStack] = {}
 
-    def __len__(self) -> int:
-        return len(self._stacks)
-
     def stack(self, name: str) -> contextlib.AsyncExitStack:
         """What undoes all that is held for NAME."""
         return self._stacks.setdefault(name, contextlib.AsyncExitStack())

@@ -25,11 +25,19 @@ _PROTOCOL: Final = re.compile(r"[^/]*:")
 def prepare(live: Domain, host: Host, *, may_drop: bool = True) -> None:
     """Find the volumes of storage pools that LIVE stands on, and `check` it.
 
+    :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: as `find_volumes`.
+    """
+    find_volumes(live, host)
+    check(live, may_drop=may_drop)
+
+
+def find_volumes(domain: Domain, host: Host) -> None:
+    """Find the volumes of storage pools that DOMAIN stands on.
+
     :raise NoStoragePool, NoStorageVolume, ConfigUnsupported: when a volume is not there; see `Host.volume`.
     """
-    for source in missing_volumes(live):
+    for source in missing_volumes(domain):
         source.find(host.volume(source.pool or "", source.volume or ""))
-    check(live, may_drop=may_drop)
 
 
 def check(live: Domain, *, may_drop: bool = True) -> None:

@@ -284,10 +284,15 @@ def parse(text: str) -> Network:
     seen.attributes.add((root, "connections"))  # libvirt prints how many use it
     if not network.name:
         raise MissingName("", origin=ErrorDomain.NETWORK)
+    refuse_unread(root, seen)
+    return network
+
+
+def refuse_unread(root: Element, seen: mapping.Seen) -> None:
+    """:raise ConfigUnsupported: naming the first thing in ROOT that no field took."""
     for path, value in mapping.unread(root, seen):
         what = "/".join(path) + (f" ({value})" if value else "")
         raise ConfigUnsupported(f"{what} is not supported by this driver", origin=ErrorDomain.NETWORK)
-    return network
 
 
 def format(network: Network, *, connections: int = 0) -> str:  # noqa: A001 - the pair of words of this project

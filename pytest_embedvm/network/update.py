@@ -11,7 +11,7 @@ from lxml import etree
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.constants import NetworkUpdateCommand as Command
 from pytest_embedvm.constants import NetworkUpdateSection as Section
-from pytest_embedvm.errors import ConfigUnsupported, InternalError, OperationInvalid, OperationUnsupported
+from pytest_embedvm.errors import InternalError, OperationInvalid, OperationUnsupported
 from pytest_embedvm.network.definition import (
     Dhcp,
     DhcpHost,
@@ -23,6 +23,7 @@ from pytest_embedvm.network.definition import (
     Ip,
     Network,
     PortGroup,
+    refuse_unread,
 )
 from pytest_embedvm.xml import document, mapping
 
@@ -87,9 +88,7 @@ def _read(entries: _Entries, xml: str) -> Any:
     root = document.parse(xml, root=entries.tag, name="network_update_xml")
     seen = mapping.Seen()
     entry: Any = mapping.read(entries.kind, root, seen)
-    for path, value in mapping.unread(root, seen):
-        what = "/".join(path) + (f" ({value})" if value else "")
-        raise ConfigUnsupported(f"{what} is not supported by this driver", origin=ErrorDomain.NETWORK)
+    refuse_unread(root, seen)
     return entry
 
 
@@ -108,7 +107,7 @@ def _dhcp(network: Network, index: int) -> Dhcp:
     if index >= 0:
         found: Ip | None = network.ips[index] if index < len(network.ips) else None
     else:
-        found = min((ip for ip in network.ips), key=lambda ip: (ip.dhcp is None, _is_v6(ip)), default=None)
+        found = min(network.ips, key=lambda ip: (ip.dhcp is None, _is_v6(ip)), default=None)
     if found is None:
         raise _invalid(
             "couldn't update dhcp host entry - no <ip> element found "

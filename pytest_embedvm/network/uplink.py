@@ -33,8 +33,8 @@ _PORTS: Final = range(49152, 65536)
 _SYN, _ACK = 0x02, 0x10
 _FRAGMENT: Final = 0x3FFF
 _SOURCE, _TARGET = slice(12, 16), slice(16, 20)
-#: Where a card's sum is, by protocol, from the start of what IP carries.
-_SUM_AT: Final = {frames.TCP: 16, frames.UDP: 6}
+#: Where TCP's sum is, from its start.
+_SUM_AT: Final = 16
 
 
 @dataclass(frozen=True)
@@ -210,11 +210,11 @@ def _begins(segment: bytes) -> bool:
 
 
 def _readdressed(packet: bytes, head: _Head, source: IPv4Address, target: IPv4Address) -> bytes:
-    """PACKET, which is no fragment, with other ends and its sums set right (RFC 1624)."""
+    """PACKET, which is TCP's and no fragment, with other ends and its sums set right (RFC 1624)."""
     before, after = packet[12:20], source.packed + target.packed
     changed = bytearray(packet)
     changed[12:20] = after
-    for at in (10, head.length + _SUM_AT[head.protocol]):
+    for at in (10, head.length + _SUM_AT):
         changed[at : at + 2] = _amended(packet[at : at + 2], before, after)
     return bytes(changed)
 

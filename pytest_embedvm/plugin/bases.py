@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from pytest_embedvm.driver.media import DEEPEST
 from pytest_embedvm.qemu.image import backing
-
-#: The most images in one chain. libvirt: VIR_STORAGE_MAX_CHAIN_DEPTH
-DEEPEST: Final = 200
 
 
 class _Look(NamedTuple):

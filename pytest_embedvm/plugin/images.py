@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 import pytest
 
-from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
+from pytest_embedvm.files import HALF, PRIVATE_DIRECTORY, make_private_directory
 from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.image.prune import hold_directory, remove_unheld
 from pytest_embedvm.plugin.preparing import Preparation
@@ -38,7 +38,6 @@ READ_ONLY: Final = 0o400
 #: How many days an image stays that nobody uses.
 KEPT_DAYS: Final = 30
 
-_NEW: Final = ".new-"
 _IMAGE: Final = "disk"
 _MANIFEST: Final = "image.json"
 
@@ -152,10 +151,10 @@ class Images(Mapping[str, Path]):
 
     def _prepare(self, name: str, recipe: _Recipe, directory: Path) -> None:
         """Make the image and publish it: whole, or not at all. Under its lock."""
-        for half in directory.parent.glob(f"{_NEW}{directory.name}-*"):
+        for half in directory.parent.glob(f"{HALF}{directory.name}-*"):
             shutil.rmtree(half, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{directory.name}-", dir=directory.parent))
+        new = Path(tempfile.mkdtemp(prefix=f"{HALF}{directory.name}-", dir=directory.parent))
         try:
             preparation = Preparation(name, new / _IMAGE, self._settings)
             with preparation:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import pytest
 
@@ -142,21 +142,28 @@ class Machines:
     def prepared_xml(self, wanted: DomainArguments, disk: Path | None, *, boots: bool) -> str:
         """The same of a machine that writes to DISK, a qcow2 image, itself; without BOOTS the built-in guest boots."""
         system = _System(None, None, None) if boots and not wanted.kernel else self._system(wanted)
-        return self._xml(wanted, "prepare", system, disk)
+        return self._xml(wanted, "prepare", system, disk, machine.accelerator(self._settings.accel))
 
     def _domain_xml(self, wanted: DomainArguments, name: str) -> str:
-        machine.accelerator(self._settings.accel)  # a host without QEMU is told so first
+        accelerator = machine.accelerator(self._settings.accel)  # a host without QEMU is told so first
         disk = self._overlay(self._image(wanted.image), name) if wanted.image else None
-        return self._xml(wanted, name, self._system(wanted), disk)
+        return self._xml(wanted, name, self._system(wanted), disk, accelerator)
 
-    def _xml(self, wanted: DomainArguments, name: str, system: _System, disk: Path | None) -> str:
+    def _xml(
+        self,
+        wanted: DomainArguments,
+        name: str,
+        system: _System,
+        disk: Path | None,
+        accelerator: Literal["kvm", "tcg"],
+    ) -> str:
         return domain_xml(
             name,
             memory_mib=wanted.memory,
             vcpus=wanted.vcpus,
             machine=wanted.machine,
             cpu=wanted.cpu,
-            accelerator=machine.accelerator(self._settings.accel),
+            accelerator=accelerator,
             firmware=wanted.firmware,
             kernel=system.kernel,
             initrd=system.initrd,

@@ -336,7 +336,7 @@ class KeyvalPart(Part):
 #: QEMU's backends of -chardev whose file has another name in chardev-add.
 _CHARDEV_FILES: Final = {"file": "out", "pipe": "device", "serial": "device", "parallel": "device"}
 #: What chardev-add calls as -chardev does, and takes beside what it connects to.
-_CHARDEV_OPTIONS: Final = ("server", "wait", "telnet", "reconnect", "append", "logfile", "logappend")
+_CHARDEV_OPTIONS: Final = ("server", "wait", "telnet", "reconnect", "append", "logfile", "logappend", "reconnect-ms")
 
 
 @dataclass(frozen=True)
@@ -346,8 +346,6 @@ class ChardevPart(KeyvalPart):
     def plug(self, names: DescriptorNames) -> Command:
         # QEMU: ChardevBackend in qapi/char.json; libvirt: qemuMonitorJSONAttachCharDevGetProps
         data = {name: self.props[name] for name in _CHARDEV_OPTIONS if name in self.props}
-        if "reconnect-ms" in self.props:
-            data["reconnect-ms"] = self.props["reconnect-ms"]
         match self.head:
             case "socket":
                 data["addr"] = self._address()

@@ -25,8 +25,6 @@ needs_virtiofsd = pytest.mark.skipif(
     os.geteuid() != 0 or not any(path.exists() for path in VIRTIOFSD), reason="there is no virtiofsd, or not as root"
 )
 
-Share = Callable[..., VM]
-
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:

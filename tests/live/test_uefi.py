@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,7 @@ def booted(domain: libvirt.virDomain) -> VM:
 
 
 @pytest.mark.embedvm(firmware="efi", network="none")
-def test_variables_are_those_of_one_machine(
-    tmp_path: Path, embedvm_domain_xml: str, vm_factory: Callable[..., VM]
-) -> None:
+def test_variables_are_those_of_one_machine(tmp_path: Path, embedvm_domain_xml: str) -> None:
     root = tmp_path / "root"
     with libvirt.open(make_uri(root)) as connection:
         domain = connection.defineXML(embedvm_domain_xml)

@@ -14,6 +14,7 @@ from pytest_embedvm.api.network import identify, virNetwork
 from pytest_embedvm.constants import ConnectListAllNetworksFlags as List
 from pytest_embedvm.constants import ErrorDomain, NetworkCreateFlags, NetworkDefineFlags, NetworkEventID
 from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.filters import meets
 from pytest_embedvm.driver.network.live import LiveNetwork
 from pytest_embedvm.driver.network.private import PrivateNetworks
 
@@ -161,8 +162,8 @@ def _matching(networks: Iterable[LiveNetwork], wanted: List) -> list[LiveNetwork
 def _matches(network: LiveNetwork, wanted: List) -> bool:
     # libvirt: virNetworkObjMatch
     groups = (
-        (List.ACTIVE, List.INACTIVE, network.active),
-        (List.PERSISTENT, List.TRANSIENT, network.persistent),
-        (List.AUTOSTART, List.NO_AUTOSTART, network.autostart),
+        {List.ACTIVE: network.active, List.INACTIVE: not network.active},
+        {List.PERSISTENT: network.persistent, List.TRANSIENT: not network.persistent},
+        {List.AUTOSTART: network.autostart, List.NO_AUTOSTART: not network.autostart},
     )
-    return all(not wanted & (yes | no) or wanted & (yes if holds else no) for yes, no, holds in groups)
+    return meets(wanted, groups)

@@ -13,6 +13,7 @@ from pytest_embedvm.api.connect.callbacks import Callbacks, event_kind
 from pytest_embedvm.api.secret import SECRET, SecretIdentity, identify, virSecret
 from pytest_embedvm.constants import ConnectListAllSecretsFlags as List
 from pytest_embedvm.constants import SecretDefineFlags, SecretEventID
+from pytest_embedvm.driver.filters import meets
 from pytest_embedvm.driver.secret.private import LiveSecret, PrivateSecrets
 from pytest_embedvm.errors import InvalidCall
 
@@ -120,7 +121,7 @@ class Secrets(Callbacks):
 def _matches(secret: LiveSecret, wanted: List) -> bool:
     # libvirt: virSecretObjMatch
     groups = (
-        (List.EPHEMERAL, List.NO_EPHEMERAL, secret.secret.ephemeral),
-        (List.PRIVATE, List.NO_PRIVATE, secret.secret.private),
+        {List.EPHEMERAL: secret.secret.ephemeral, List.NO_EPHEMERAL: not secret.secret.ephemeral},
+        {List.PRIVATE: secret.secret.private, List.NO_PRIVATE: not secret.secret.private},
     )
-    return all(not wanted & (yes | no) or wanted & (yes if holds else no) for yes, no, holds in groups)
+    return meets(wanted, groups)

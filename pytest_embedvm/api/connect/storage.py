@@ -20,6 +20,7 @@ from pytest_embedvm.constants import (
     StoragePoolDefineFlags,
     StoragePoolEventID,
 )
+from pytest_embedvm.driver.filters import meets
 from pytest_embedvm.driver.storage.pool import LivePool
 from pytest_embedvm.driver.storage.private import PrivateStorage
 from pytest_embedvm.errors import NoStorageVolume
@@ -221,13 +222,12 @@ def _matching(storage: Iterable[LivePool], wanted: List) -> list[LivePool]:
 def _matches(pool: LivePool, wanted: List) -> bool:
     # libvirt: virStoragePoolObjMatch
     groups = (
-        (List.ACTIVE, List.INACTIVE, pool.active),
-        (List.PERSISTENT, List.TRANSIENT, pool.persistent),
-        (List.AUTOSTART, List.NO_AUTOSTART, pool.autostart),
+        {List.ACTIVE: pool.active, List.INACTIVE: not pool.active},
+        {List.PERSISTENT: pool.persistent, List.TRANSIENT: not pool.persistent},
+        {List.AUTOSTART: pool.autostart, List.NO_AUTOSTART: not pool.autostart},
+        {flag: pool.pool.type == name for flag, name in _TYPES.items()},
     )
-    types = {name for flag, name in _TYPES.items() if wanted & flag}
-    met = all(not wanted & (yes | no) or wanted & (yes if holds else no) for yes, no, holds in groups)
-    return met and (not types or pool.pool.type in types)
+    return meets(wanted, groups)
 
 
 def _capabilities() -> str:

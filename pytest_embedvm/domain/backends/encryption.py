@@ -10,7 +10,7 @@ from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, XMLError
 from pytest_embedvm.qemu.parts import SecretPart, SecretRef, SecretUse
 from pytest_embedvm.xml.mapping import At
-from pytest_embedvm.xml.scalars import Scalar, Where
+from pytest_embedvm.xml.scalars import Choice, Refusal, Scalar, Where
 
 #: The formats of images that QEMU encrypts (libvirt: qemuDomainValidateStorageSource).
 WITH_ENCRYPTION: Final = ("raw", "qcow2")
@@ -25,26 +25,14 @@ _FORMATS: Final = {
 }
 
 
-class _Format(Scalar[str]):
-    def read(self, text: str, where: Where) -> str:
-        if text not in _FORMATS:
-            # libvirt: virStorageEncryptionParseXML
-            raise ConfigUnsupported(f"unknown volume encryption format type {text}", origin=ErrorDomain.STORAGE)
-        return text
-
-    def write(self, value: str) -> str:
-        return value
-
-
-class _SecretType(Scalar[str]):
-    def read(self, text: str, where: Where) -> str:
-        if text != "passphrase":
-            # libvirt: virStorageEncryptionSecretParse
-            raise ConfigUnsupported(f"unknown volume encryption secret type {text}", origin=ErrorDomain.STORAGE)
-        return text
-
-    def write(self, value: str) -> str:
-        return value
+# libvirt: virStorageEncryptionParseXML
+_FORMAT: Final = Choice(
+    tuple(_FORMATS), Refusal("unknown volume encryption format type {}", ConfigUnsupported, ErrorDomain.STORAGE)
+)
+# libvirt: virStorageEncryptionSecretParse
+_SECRET_TYPE: Final = Choice(
+    ("passphrase",), Refusal("unknown volume encryption secret type {}", ConfigUnsupported, ErrorDomain.STORAGE)
+)
 
 
 class SecretUuid(Scalar[str]):
@@ -78,14 +66,14 @@ def reference(kind: SecretUse, uuid: str | None, usage: str | None) -> SecretRef
 class Passphrase:
     """`<secret>` of `<encryption>`: by uuid, or by the volume that it is for."""
 
-    type: Annotated[str | None, _SecretType()] = None
+    type: Annotated[str | None, _SECRET_TYPE] = None
     uuid: Annotated[str | None, SecretUuid()] = None
     usage: str | None = None
 
 
 @dataclass(kw_only=True)
 class Encryption:
-    format: Annotated[str | None, _Format()] = None
+    format: Annotated[str | None, _FORMAT] = None
     engine: Literal["qemu", "librbd"] | None = None
     secrets: Annotated[list[Passphrase], At("secret")] = field(default_factory=list)
 

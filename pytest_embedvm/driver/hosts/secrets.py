@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from pytest_embedvm.constants import ErrorDomain, SecretUsageType
+from pytest_embedvm.constants import SecretUsageType
 from pytest_embedvm.driver.hosts.connection import HostConnection
-from pytest_embedvm.errors import InvalidArgument
+from pytest_embedvm.driver.secret.private import require_kind
 from pytest_embedvm.qemu.parts import SecretRef
 
 
@@ -33,10 +33,5 @@ def _value(host: Any, wanted: SecretRef) -> bytearray:
     if wanted.uuid is None:
         return bytearray(host.secretLookupByUsage(int(kind), wanted.usage or "").value())
     secret = host.secretLookupByUUID(uuid.UUID(wanted.uuid).bytes)
-    if secret.usageType() not in (SecretUsageType.NONE, kind):
-        is_for = SecretUsageType(secret.usageType()).name.lower()
-        raise InvalidArgument(
-            f"secret with uuid {wanted.uuid} is of type '{is_for}' not expected '{wanted.kind}' type",
-            origin=ErrorDomain.NONE,
-        )
+    require_kind(secret.usageType(), wanted)
     return bytearray(secret.value())

@@ -10,7 +10,6 @@ from pytest_embedvm.domain import attaching
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.domain.attaching import Addition
 from pytest_embedvm.domain.devices._base import Context, Device
-from pytest_embedvm.domain.forwards import learn_taps
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.driver import channels, defining, events, logs, media, persist
 from pytest_embedvm.driver.hotplug import unplugging
@@ -148,6 +147,4 @@ async def _learn(plugging: Plugging, parts: list[Part]) -> None:
     running.ports += ports(parts)
     if running.agent is None:
         running.agent = channels.agent_channel(running.ports)
-    if machine.live:
-        learn_taps(machine.live, plugging.beside.taps)
     await learn(machine, running)

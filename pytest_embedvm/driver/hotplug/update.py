@@ -63,7 +63,7 @@ async def _change_medium(machine: Machine, running: Running, old: Device, new: D
     context = unplugging.context(machine)
     changed = Addition(context, (), new)
     media.check(changed.alone)
-    new.renumber_nodes(max(device.last_node for device in context.domain.devices.all))
+    changed.number_nodes()
     async with contextlib.AsyncExitStack() as undo:
         coming = Plugging(machine, running, undo)
         nodes = unplugging.backends(new.parts(context))

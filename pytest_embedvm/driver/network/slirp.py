@@ -11,8 +11,9 @@ import os
 import platform
 import socket
 from collections.abc import Callable, Iterator
-from typing import IO, Final
+from typing import Final
 
+from pytest_embedvm.driver.companions import last_words
 from pytest_embedvm.driver.host import EmbedHost
 from pytest_embedvm.driver.network import hostfwd
 from pytest_embedvm.driver.network.cable import Cable
@@ -25,7 +26,6 @@ from pytest_embedvm.qemu.process import Process
 
 #: slirp's end, as QEMU calls it.
 _STACK: Final = "slirp"
-LAST_WORDS_BYTES: Final = 4096
 
 
 class Slirp:
@@ -74,7 +74,7 @@ class Slirp:
                 ours.close()
                 await process.kill()
                 if isinstance(error, MonitorClosed):
-                    raise OperationFailed(f"user-mode network: {_words(said) or error}") from error
+                    raise OperationFailed(f"user-mode network: {last_words(said) or error}") from error
                 raise
         return cls(process, monitor, Cable(ours, on_frames, on_lost), [ours, ear])
 
@@ -119,8 +119,3 @@ def _options(known: Capabilities, far: Far, monitor: int, cable: int, *, leads_o
         yield from ("-netdev", json.dumps(backend), "-netdev", json.dumps(hub))
     if known.has_option("sandbox", "elevateprivileges"):
         yield from ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-
-
-def _words(said: IO[bytes]) -> str:
-    size = os.fstat(said.fileno()).st_size
-    return os.pread(said.fileno(), LAST_WORDS_BYTES, max(size - LAST_WORDS_BYTES, 0)).decode(errors="replace").strip()

@@ -223,12 +223,7 @@ class PrivateSecrets:
         if wanted.uuid is None:
             return self.value_for_machine(self.by_usage(kind, wanted.usage or ""))
         secret = self.by_uuid(uuid.UUID(wanted.uuid))
-        if secret.secret.usage_type not in (SecretUsageType.NONE, kind):
-            raise InvalidArgument(
-                f"secret with uuid {wanted.uuid} is of type '{secret.secret.usage_type.name.lower()}' not expected "
-                f"'{wanted.kind}' type",
-                origin=ErrorDomain.NONE,
-            )
+        require_kind(secret.secret.usage_type, wanted)
         return self.value_for_machine(secret)
 
     def _value(self, secret: LiveSecret) -> bytearray | None:
@@ -272,3 +267,17 @@ class PrivateSecrets:
         if self._at is None:
             raise InternalError("the secret driver has no root yet", origin=SECRET)
         return self._at
+
+
+def require_kind(found: int, wanted: SecretRef) -> None:
+    """Return if a secret for FOUND, a SecretUsageType, may be what WANTED asks for.
+
+    :raise InvalidArgument: when it is for something else.
+    """
+    # libvirt: virSecretGetSecretString
+    if found not in (SecretUsageType.NONE, SecretUsageType[wanted.kind.upper()]):
+        raise InvalidArgument(
+            f"secret with uuid {wanted.uuid} is of type '{SecretUsageType(found).name.lower()}' not expected "
+            f"'{wanted.kind}' type",
+            origin=ErrorDomain.NONE,
+        )

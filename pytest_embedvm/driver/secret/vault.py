@@ -44,9 +44,7 @@ class Vault:
 
         :raise SystemFailure: when it cannot be written.
         """
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = nonce + self._cipher(self._key(make=True)).encrypt(nonce, value, number.bytes)
-        _write(self._path(number), sealed)
+        _write(self._path(number), self._seal(value, number.bytes))
 
     def load(self, number: uuid.UUID) -> bytearray | None:
         """The value; None if there is none.
@@ -69,9 +67,7 @@ class Vault:
 
     def conceal(self, password: str) -> str:
         """PASSWORD as a text that says nothing outside this root."""
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = nonce + self._cipher(self._key(make=True)).encrypt(nonce, password.encode(), None)
-        return CONCEALED + base64.b64encode(sealed).decode("ascii")
+        return CONCEALED + base64.b64encode(self._seal(password.encode(), None)).decode("ascii")
 
     def reveal(self, text: str) -> str:
         """What `conceal` was given; any other TEXT as it is.
@@ -83,6 +79,12 @@ class Vault:
         sealed = base64.b64decode(text.removeprefix(CONCEALED))
         opened = self._open(sealed, None, "a password in a domain's definition")
         return opened.decode()
+
+    def _seal(self, value: bytes, about: bytes | None) -> bytes:
+        """VALUE, encrypted; ABOUT has to be said again to open it."""
+        nonce = os.urandom(NONCE_BYTES)
+        encrypted: bytes = self._cipher(self._key(make=True)).encrypt(nonce, value, about)
+        return nonce + encrypted
 
     def _open(self, sealed: bytes, about: bytes | None, what: str) -> bytes:
         invalid = importlib.import_module("cryptography.exceptions").InvalidTag

@@ -66,7 +66,6 @@ class Volumes:
 
         :raise EmbedError: as `create` and `making.copy`.
         """
-        source_pool.require_active()
         source = source_pool.look_at(source_name, source_pool.volume(source_name))
         pool.require_active()
         validate = bool(flags & StorageVolCreateFlags.VALIDATE)
@@ -176,9 +175,7 @@ class Volumes:
 
     def _changed(self, pool: LivePool, name: str, known: Volume | None) -> None:
         with contextlib.suppress(EmbedError):  # it was deleted meanwhile
-            found = pool.look_at(name, known)
-            if known and found.target.encryption and known.target.encryption:
-                found.target.encryption = known.target.encryption
+            pool.look_at(name, known)
 
     async def delete(self, pool: LivePool, name: str) -> None:
         """Remove a volume.
