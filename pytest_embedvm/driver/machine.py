@@ -31,11 +31,10 @@ from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
 from pytest_embedvm.driver.evidence import Evidence, collect
 from pytest_embedvm.driver.job import Job
 from pytest_embedvm.driver.long_job import LongJob
-from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
-from pytest_embedvm.driver.start import prepared, start
+from pytest_embedvm.driver.start import Adaptation, prepared, start
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
@@ -181,16 +180,22 @@ class Machine:
                 self._running.announce()
 
     async def bring_up(
-        self, live: Completed | None, flags: int, client: Client | None, *, wait: bool, arriving: Arriving | None = None
+        self,
+        live: Completed | None,
+        flags: int,
+        client: Client | None,
+        *,
+        wait: bool,
+        adaptation: Adaptation | None = None,
     ) -> None:
         """Start QEMU for LIVE, or for the definition; the caller has the job. A failure leaves nothing.
 
         :param wait: the guest does not run yet.
-        :param arriving: what is different because the guest comes from elsewhere.
+        :param adaptation: what is different about this start: the guest comes from elsewhere, its memory is in a file.
         """
         try:
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, client or Client(), wait=wait, arriving=arriving)
+            await self._start(live, flags, client or Client(), wait=wait, adaptation=adaptation)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -203,7 +208,7 @@ class Machine:
             self.owner = client or self._driver
 
     async def _start(
-        self, live: Completed, flags: int, client: Client, *, wait: bool, arriving: Arriving | None
+        self, live: Completed, flags: int, client: Client, *, wait: bool, adaptation: Adaptation | None
     ) -> None:
         await self._driver.hosts.allocate(live, client.uri)
         media.prepare(live, self._driver.host)
@@ -211,11 +216,11 @@ class Machine:
         self._driver.host.make_places(live.name)
         nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
         launched = launch(live, self._driver.host)
-        planned = arriving.adapt(launched) if arriving else launched
+        planned = adaptation.adapt(launched) if adaptation else launched
         kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
         recording = self._driver.recordings.new(self, kept=kept)
         source = self._driver.hosts.secrets(client.uri) or self._driver.secrets
-        async with prepared(self, planned, source, arriving=arriving is not None) as values:
+        async with prepared(self, planned, source, arriving=adaptation is not None and adaptation.arriving) as values:
             await start(self, planned, recording, secrets=values, paused=wait, door=client.options.debug)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:

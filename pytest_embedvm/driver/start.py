@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
 from pytest_embedvm.domain import consoles
@@ -49,6 +49,20 @@ LAST_WORDS_BYTES: Final = 4096
 MONITOR: Final = "monitor.sock"
 #: The second monitor of each machine, in its runtime directory: who wants to look connects there.
 DOOR: Final = "debug.sock"
+
+
+class Adaptation(Protocol):
+    """What is different about one start."""
+
+    @property
+    def arriving(self) -> bool:
+        """Whether the guest is not booted but comes from elsewhere, and its TPM with it."""
+
+    def adapt(self, launch: Launch) -> Launch:
+        """LAUNCH as it is to be this time.
+
+        :raise EmbedError: when that cannot be.
+        """
 
 
 @contextlib.asynccontextmanager

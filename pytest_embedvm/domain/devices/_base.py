@@ -259,6 +259,20 @@ class Device:
     def number_nodes(self, devices: list[Device]) -> None:
         """Number its block nodes, among those of DEVICES."""
 
+    def clone_obstacle(self) -> str | None:
+        """Why a guest that has it cannot be cloned; None where it can."""
+        return None
+
+    def renew(self, new_mac: Callable[[], str]) -> None:
+        """Be the same device of another machine: addresses that no two may have are new."""
+
+    def written_image(self) -> NeededFile | None:
+        """The image that the guest writes to through it."""
+        return None
+
+    def write_to(self, path: str) -> None:
+        """Have the guest write to the qcow2 image at PATH instead."""
+
     def environment(self, context: Context) -> Mapping[str, str]:
         """What it adds to QEMU's environment."""
         return {}

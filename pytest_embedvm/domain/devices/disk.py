@@ -272,6 +272,21 @@ class Disk(Device):
         self.source = self.backing = None
         return self
 
+    def clone_obstacle(self) -> str | None:
+        if self.shareable and not self.readonly:
+            return f"disk '{self.dev}' is shared with others that write to it"
+        image = self.written_image()
+        if image is None or image.kind == "file":
+            return None
+        return f"disk '{self.dev}' is of type '{self.type}': there can be no overlay over it"
+
+    def written_image(self) -> NeededFile | None:
+        return next((file for file in self.needed_files() if file.writable), None)
+
+    def write_to(self, path: str) -> None:
+        self.type, self.source, self.backing = "file", Source(file=path), None
+        self.driver.type = "qcow2"
+
     def _chain(self) -> Chain:
         return chain(self.type, self.driver.type or "raw", self.source or Source(), self.backing, self.encryption)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal, Self, cast
 
@@ -236,6 +236,14 @@ class Interface(Device):
                     f"'{name}' of element <source> is not supported for this <interface type='user'>",
                     origin=ErrorDomain.QEMU,
                 )
+
+    def clone_obstacle(self) -> str | None:
+        if self.type in ("user", "network"):
+            return None
+        return f"an interface of type '{self.type}' is one thing of the host's"
+
+    def renew(self, new_mac: Callable[[], str]) -> None:
+        self.mac = new_mac()
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildInterfaceCommandLine

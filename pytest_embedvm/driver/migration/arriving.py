@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from pytest_embedvm.domain.argv import Launch
 from pytest_embedvm.errors import OperationFailed
@@ -13,6 +14,8 @@ from pytest_embedvm.qemu.parts import Descriptor, Json, KeyvalPart, Listen, Part
 
 class Arriving:
     """What is different about such a start: whose places it must not take before the guest is here."""
+
+    arriving: Final = True
 
     def __init__(self) -> None:
         self._beside: list[Listen] = []

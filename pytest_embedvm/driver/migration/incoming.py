@@ -108,7 +108,7 @@ class Incoming:
             undo()
 
     async def _start(self, machine: Machine, domain: Completed) -> Path:
-        await machine.bring_up(domain, 0, self._client, wait=True, arriving=self._arriving)
+        await machine.bring_up(domain, 0, self._client, wait=True, adaptation=self._arriving)
         self._running = running = machine.running
         if running is None:  # it ended between its start and now
             raise InternalError("guest unexpectedly quit")

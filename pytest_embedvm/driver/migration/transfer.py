@@ -84,12 +84,15 @@ def may_run(machine: Machine) -> bool:
     return True
 
 
-async def set_up(running: Running, *, throttle: Mapping[str, int] | None = None, **parameters: int) -> None:
+async def set_up(
+    running: Running, *, throttle: Mapping[str, int] | None = None, ignore_shared: bool = False, **parameters: int
+) -> None:
     """Have QEMU tell how its migration goes, and set what it needs.
 
     :param throttle: QEMU's parameters for slowing a guest down that dirties memory too fast; None: it is not slowed.
+    :param ignore_shared: memory in a file that is shared is not sent: who loads the rest has that file.
     """
-    capabilities = {"events": True, "auto-converge": throttle is not None}
+    capabilities = {"events": True, "auto-converge": throttle is not None, "x-ignore-shared": ignore_shared}
     states = [{"capability": name, "state": state} for name, state in capabilities.items()]
     await running.monitor.execute("migrate-set-capabilities", {"capabilities": states})
     chosen = {name.replace("_", "-"): value for name, value in {**(throttle or {}), **parameters}.items()}

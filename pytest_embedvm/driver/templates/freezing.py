@@ -1,0 +1,123 @@
+"""A template in the making: a guest whose memory is a file from its start, prepared, and then stopped for good."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast, get_args
+
+from pytest_embedvm.constants import DomainEventStartedDetailType, DomainEventType, DomainPausedReason, DomainState
+from pytest_embedvm.domain import clonable, definition
+from pytest_embedvm.domain.migratable import migratable
+from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.driver import state, stop
+from pytest_embedvm.driver.client import Client
+from pytest_embedvm.driver.migration import transfer
+from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.templates.memory import MemoryFile
+from pytest_embedvm.driver.templates.template import Template
+from pytest_embedvm.errors import ConfigUnsupported, OperationFailed, OperationInvalid, OperationTimeout, SystemFailure
+from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
+from pytest_embedvm.qemu.image import Format, create_overlay
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.driver import Driver
+    from pytest_embedvm.driver.machine import Machine
+
+#: How long QEMU may take to write the state of its devices.
+FREEZE_TIMEOUT_S: Final = 60.0
+
+
+async def begin(driver: Driver, client: Client | None, xml: str, folder: Path) -> Machine:
+    """Start the domain XML so that it can become the template in FOLDER, which is made.
+
+    What the guest writes to its disks goes into FOLDER, too: the domain's own images stay as they are.
+
+    :raise ConfigUnsupported: when a guest of this domain cannot be cloned; says why.
+    :raise SystemFailure: when FOLDER cannot be written.
+    """
+    template = Template(folder)
+    wanted = await driver.complete(definition.parse(xml))
+    _require_clonable(wanted)
+    domain = Completed(clonable.over(wanted, _make_files(template, wanted)))
+    machine = driver.admit(domain, live=True)
+    try:
+        async with machine.changing("start"):
+            memory = MemoryFile(str(template.ram), shared=True)
+            await machine.bring_up(Completed(domain.copy()), 0, client, wait=False, adaptation=memory)
+            machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
+            if machine.running:  # else it is gone already
+                machine.running.announce()
+    finally:
+        driver.dismiss(machine)
+    return machine
+
+
+def _require_clonable(domain: Completed) -> None:
+    found = clonable.obstacles(domain)
+    if found:
+        raise ConfigUnsupported(f"domain '{domain.name}' cannot be cloned: {'; '.join(found)}")
+
+
+def _make_files(template: Template, domain: Completed) -> dict[str, str]:
+    images = {}
+    try:
+        make_private_directory(template.folder)
+        os.close(os.open(template.ram, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
+        for image in clonable.written_images(domain):
+            overlay = template.disk(image.device)
+            make_private_directory(overlay.parent)
+            create_overlay(Path(image.path), overlay, _format(image.format))
+            images[image.device] = str(overlay)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{error.filename or template.folder}': {error.strerror}") from error
+    return images
+
+
+def _format(word: str) -> Format:
+    for known in get_args(Format):
+        if word == known:
+            return cast("Format", known)
+    raise ConfigUnsupported(f"there can be no overlay over an image of format '{word}'")
+
+
+async def freeze(machine: Machine, folder: Path) -> Template:
+    """Stop the guest of MACHINE, which `begin` started for FOLDER, and end it: the template is there.
+
+    :raise OperationInvalid: when it does not run, or was not started for this.
+    :raise OperationFailed: when QEMU fails.
+    """
+    template = Template(folder)
+    async with machine.changing("template") as qemu:
+        live = machine.live
+        if qemu is None or live is None or machine.status.state not in (DomainState.RUNNING, DomainState.PAUSED):
+            raise OperationInvalid("domain is not running")
+        if qemu.jobs:
+            raise OperationInvalid("domain has active block job")
+        if not any(f'"mem-path":"{template.ram}"' in word for word in qemu.argv):
+            raise OperationInvalid(f"domain '{machine.name}' was not started to be the template in '{folder}'")
+        _require_clonable(live)
+        qemu.pausing = DomainPausedReason.SAVE
+        if machine.status.state is DomainState.RUNNING:
+            await qemu.monitor.execute("stop")
+        await _write_state(qemu, template)
+        text = definition.format(migratable(live, machine.driver.host), inactive=True)
+        template.xml.write_text(text, "utf-8")
+        qemu.ending = state.SAVED
+        qemu.process.send_signal(signal.SIGKILL)
+        await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
+    return template
+
+
+async def _write_state(qemu: Running, template: Template) -> None:
+    half = qemu.transfer = Transfer()
+    await transfer.set_up(qemu, ignore_shared=True)
+    target = os.open(template.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    await transfer.write(qemu, target)
+    if await transfer.first(half.wait_over(), qemu.monitor.wait_closed(), timeout=FREEZE_TIMEOUT_S) is None:
+        seen = f"last seen: migration {half.status}"
+        raise OperationTimeout(f"QEMU did not write its devices' state within {FREEZE_TIMEOUT_S:g} s; {seen}")
+    if half.status != transfer.COMPLETED:
+        raise OperationFailed(f"the guest cannot be made a template: migration {half.status}")
