@@ -7,6 +7,7 @@ from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.api.forwards import forward
+from pytest_embedvm.api.templates import begin_template, clone, freeze
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.qemu.cache import default_cache_dir
 
@@ -16,12 +17,15 @@ __all__ = [
     "Impairment",
     "Need",
     "NetworkFault",
+    "begin_template",
     "capture",
+    "clone",
     "deafen",
     "default_cache_dir",
     "deregister_events",
     "explain",
     "forward",
+    "freeze",
     "heal",
     "impair",
     "impairments",

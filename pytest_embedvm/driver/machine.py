@@ -155,11 +155,18 @@ class Machine:
 
     # Start and end
 
-    async def create(self, flags: int = 0, client: Client | None = None, domain: Completed | None = None) -> None:
+    async def create(
+        self,
+        flags: int = 0,
+        client: Client | None = None,
+        domain: Completed | None = None,
+        adaptation: Adaptation | None = None,
+    ) -> None:
         """Start it, and return when its QEMU runs (or is paused, with START_PAUSED).
 
         :param client: the connection that wants it; with START_AUTODESTROY its end ends it.
         :param domain: what runs this time, instead of the definition.
+        :param adaptation: what is different about this start.
         :raise OperationInvalid: when it is running.
         :raise InternalError: when QEMU ends instead; with its own words.
         """
@@ -171,7 +178,7 @@ class Machine:
                 return
             # What was completed a moment ago is not completed again: that would find the same, and takes longer.
             live = Completed(domain.copy()) if domain else None
-            await self.bring_up(live, flags, client, wait=wait)
+            await self.bring_up(live, flags, client, wait=wait, adaptation=adaptation)
             self.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
             if wait:
                 self.status = paused(DomainPausedReason.USER)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_embedvm.constants import (
+    DomainCreateFlags,
     DomainEventStartedDetailType,
     DomainEventSuspendedDetailType,
     DomainEventType,
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
 
 
-async def clone(
-    driver: Driver, client: Client | None, template: Template, name: str, *, paused: bool = False
-) -> Machine:
+async def clone(driver: Driver, client: Client | None, template: Template, name: str, flags: int = 0) -> Machine:
     """Start a machine NAME in DRIVER's root whose guest goes on where TEMPLATE was stopped.
 
     Its uuid and MAC addresses are new for QEMU; its guest has the template's in memory, until somebody tells it.
 
-    :raise OperationFailed: when there is no template.
+    :param flags: START_PAUSED, START_AUTODESTROY.
+    :raise OperationFailed: when there is no template, or an active machine of this name.
     :raise InternalError: when QEMU ends instead; with its own words.
     """
     domain = clonable.clone(template.domain(), name, driver.host.new_uuid(), driver.host.new_mac)
@@ -51,7 +51,7 @@ async def clone(
         async with machine.changing("clone"):
             with contextlib.ExitStack() as disks:
                 live = Completed(clonable.over(machine.definition, _overlays(machine, template, disks)))
-                await _start(machine, client, template, live, disks, paused=paused)
+                await _start(machine, client, template, live, disks, flags=flags)
     finally:
         driver.dismiss(machine)
     return machine
@@ -84,17 +84,17 @@ async def _start(
     live: Completed,
     disks: contextlib.ExitStack,
     *,
-    paused: bool,
+    flags: int,
 ) -> None:
     memory = MemoryFile(str(template.ram), shared=False)
-    await machine.bring_up(live, 0, client, wait=True, adaptation=memory)
+    await machine.bring_up(live, flags, client, wait=True, adaptation=memory)
     running = machine.running
     if running is None:  # it ended between its start and now
         raise InternalError("guest unexpectedly quit")
     running.stack.push(disks.pop_all())
     try:
         await _load(machine, running, template)
-        await _go_on(machine, running, paused=paused)
+        await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
     except BaseException:
         running.ending = state.NOT_ARRIVED
         running.process.send_signal(signal.SIGKILL)

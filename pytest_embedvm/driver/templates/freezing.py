@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from pytest_embedvm.constants import DomainEventStartedDetailType, DomainEventType, DomainPausedReason, DomainState
+from pytest_embedvm.constants import DomainPausedReason, DomainState
 from pytest_embedvm.domain import clonable, definition
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 FREEZE_TIMEOUT_S: Final = 60.0
 
 
-async def begin(driver: Driver, client: Client | None, xml: str, folder: Path) -> Machine:
+async def begin(driver: Driver, client: Client | None, xml: str, folder: Path, flags: int = 0) -> Machine:
     """Start the domain XML so that it can become the template in FOLDER, which is made.
 
     What the guest writes to its disks goes into FOLDER, too: the domain's own images stay as they are.
 
+    :param flags: START_PAUSED, START_AUTODESTROY.
     :raise ConfigUnsupported: when a guest of this domain cannot be cloned; says why.
     :raise SystemFailure: when FOLDER cannot be written.
     """
@@ -44,12 +45,7 @@ async def begin(driver: Driver, client: Client | None, xml: str, folder: Path) -
     domain = Completed(clonable.over(wanted, _make_files(template, wanted)))
     machine = driver.admit(domain, live=True)
     try:
-        async with machine.changing("start"):
-            memory = MemoryFile(str(template.ram), shared=True)
-            await machine.bring_up(Completed(domain.copy()), 0, client, wait=False, adaptation=memory)
-            machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.BOOTED)
-            if machine.running:  # else it is gone already
-                machine.running.announce()
+        await machine.create(flags, client, domain, MemoryFile(str(template.ram), shared=True))
     finally:
         driver.dismiss(machine)
     return machine

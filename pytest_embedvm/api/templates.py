@@ -1,0 +1,70 @@
+"""Guests that are stopped once and go on many times: no names of libvirt's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Final
+
+from pytest_embedvm.api import arguments
+from pytest_embedvm.api.connect import virConnect
+from pytest_embedvm.api.domain import virDomain
+from pytest_embedvm.api.faults import checked
+from pytest_embedvm.constants import DomainCreateFlags
+from pytest_embedvm.driver.driver import Driver
+from pytest_embedvm.driver.machine import Machine
+from pytest_embedvm.driver.templates import cloning, freezing
+from pytest_embedvm.driver.templates.template import Template
+
+__all__ = ["begin_template", "clone", "freeze"]
+
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
+
+#: How a template or a clone may be started.
+START: Final = DomainCreateFlags.START_PAUSED | DomainCreateFlags.START_AUTODESTROY
+
+
+def begin_template(connection: virConnect, xml: str, folder: str | Path, flags: int = 0) -> virDomain:
+    """Start the domain XML so that it can become the template in FOLDER, which must not be there yet.
+
+    It is a transient domain; what it writes to its disks goes into FOLDER. Prepare its guest, then `freeze` it.
+
+    :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY.
+    :raise libvirtError: CONFIG_UNSUPPORTED when a guest of this domain cannot be cloned, with the reason; SYSTEM_ERROR
+        when FOLDER cannot be made; else as `createXML`.
+    """
+
+    def begin(driver: Driver) -> Awaitable[Machine]:
+        known = arguments.known(flags, START, "begin_template")
+        return freezing.begin(driver, connection._session.client, xml, Path(folder), known)
+
+    return checked(connection, "begin_template", lambda: connection._made(begin))
+
+
+def freeze(domain: virDomain, folder: str | Path) -> None:
+    """Make DOMAIN, which `begin_template` started for FOLDER, a template: it stops where it is, and ends.
+
+    :raise libvirtError: OPERATION_INVALID when it does not run, or was not started for FOLDER; OPERATION_FAILED when
+        QEMU cannot write the state of its devices, OPERATION_TIMEOUT when it takes longer than a minute.
+    """
+    checked(domain, "freeze", lambda: domain._order(lambda machine: freezing.freeze(machine, Path(folder))))
+
+
+def clone(connection: virConnect, folder: str | Path, name: str, flags: int = 0) -> virDomain:
+    """Start a transient domain NAME whose guest goes on where the template in FOLDER was stopped.
+
+    Its uuid and the MAC addresses of its cards are new; the guest still has the template's, its host name, the time at
+    which it was stopped, and all that its kernel knows of randomness, until somebody tells it.
+
+    :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY.
+    :raise libvirtError: OPERATION_FAILED when FOLDER has no template; INTERNAL_ERROR when QEMU ends instead, with its
+        own words; OPERATION_INVALID when there is an active domain NAME.
+    """
+
+    def start(driver: Driver) -> Awaitable[Machine]:
+        known = arguments.known(flags, START, "clone")
+        return cloning.clone(driver, connection._session.client, Template(Path(folder)), name, known)
+
+    return checked(connection, "clone", lambda: connection._made(start))
