@@ -71,6 +71,7 @@ async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flag
     cloned = machine.cloned
     if cloned is None:
         raise OperationInvalid(f"domain '{machine.name}' is no clone of a template")
+    cloned.template.require_whole(cloned.domain)
     if machine.autodestroy:
         flags |= DomainCreateFlags.START_AUTODESTROY
     if machine.active:
