@@ -336,7 +336,7 @@ class Machine:
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
-        """The console, serial port or channel with this alias, or the first.
+        """The console, or serial or parallel port, with this alias, or the first.
 
         :raise InternalError: when there is none.
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
@@ -344,6 +344,12 @@ class Machine:
         force = bool(flags & DomainConsoleFlags.FORCE)
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
+
+    async def open_channel(self, name: str | None, flags: int = 0) -> ConsoleLink:
+        """The channel with this alias or name, or the first; errors as `open_console`."""
+        force = bool(flags & DomainChannelFlags.CHANNEL_FORCE)
+        async with self._running_job("open_channel") as running:
+            return await channels.open_channel(self._require_live(), running, name, force=force)
 
     async def flush(self) -> None:
         """Return when what was captured of it is in its files."""
