@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pytest_embedvm"
 
 FLOORS = {
-    "errors": 0, "constants": 0, "units": 0, "loop": 0, "files": 0, "logs": 0,
+    "errors": 0, "constants": 0, "units": 0, "loop": 0, "files": 0, "logs": 0, "inotify": 0,
     "xml": 1, "qemu": 1,
     "domain": 2, "network": 2, "storage": 2, "secret": 2,
     "driver": 3,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import select
 from collections.abc import Iterator
@@ -11,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-#: Linux: inotify(7)
-_IN_MODIFY: Final = 0x2
+from pytest_embedvm.inotify import MODIFY, Inotify
+
 _READ_BYTES: Final = 65536
 
 
@@ -25,15 +23,14 @@ class Growth:
         :raise OSError: when it cannot be opened, or the kernel gives no watch.
         """
         self._file = path.open("rb", buffering=0)
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._watch: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-        if self._watch < 0 or libc.inotify_add_watch(self._watch, os.fsencode(path), _IN_MODIFY) < 0:
-            number = ctypes.get_errno()
-            self.close()
-            raise OSError(number, os.strerror(number), str(path))
+        try:
+            self._watch = Inotify(MODIFY, path)
+        except OSError:
+            self._file.close()
+            raise
 
     def fileno(self) -> int:
-        return self._watch
+        return self._watch.fileno()
 
     def __enter__(self) -> Self:
         return self
@@ -45,8 +42,7 @@ class Growth:
 
     def close(self) -> None:
         self._file.close()
-        if self._watch >= 0:
-            os.close(self._watch)
+        self._watch.close()
 
     def skip(self, keep: int) -> None:
         """Go on at the first line that begins in the last KEEP bytes; if none does, where these do."""
@@ -58,8 +54,7 @@ class Growth:
 
     def read(self) -> Iterator[bytes]:
         """What has been appended since the last time."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._watch, _READ_BYTES)  # before the file: what comes in between is announced anew
+        self._watch.forget()  # before the file: what comes in between is announced anew
         while data := self._file.read(_READ_BYTES):
             yield data
 

@@ -18,7 +18,7 @@ from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.qemu.process import command_of
 
 #: C's `struct flock`: type, whence, start, length, process.
-_FLOCK: Final = struct.Struct("hhqqi0q")
+FLOCK: Final = struct.Struct("hhqqi0q")
 #: libvirt: virPidFileAcquirePath: the first byte.
 _RANGE: Final = (os.SEEK_SET, 0, 1)
 
@@ -119,7 +119,7 @@ _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
 
 def _set(descriptor: int, kind: int) -> None:
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_RANGE, 0))
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, FLOCK.pack(kind, *_RANGE, 0))
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -130,12 +130,12 @@ def _set(descriptor: int, kind: int) -> None:
 def _taken(descriptor: int) -> int | None:
     """The process whose lock is on the file, 0 if that is not told; None when there is none."""
     try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_RANGE, 0))
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, *_RANGE, 0))
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         return _flocked(descriptor)
-    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    kind, _, _, _, pid = FLOCK.unpack(answer)
     # -1: a lock of an open file, which may be several processes'
     return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
