@@ -24,8 +24,8 @@ from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.domains import Disk
 from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.settings import Settings
-from pytest_embedvm.qemu.binary import BinaryIdentity, find_binary
-from pytest_embedvm.qemu.cache import default_cache_dir
+from pytest_embedvm.qemu.binary import find_binary
+from pytest_embedvm.qemu.cache import default_cache_dir, qemu_identity
 from pytest_embedvm.xml import document
 from pytest_embedvm.xml.document import Element
 
@@ -82,13 +82,14 @@ class Blueprints:
         text = document.format(domain)
         if private is not None and str(private) in text:
             raise CannotClone(f"its XML names a file of this test, below {private}")
+        accelerator = machine.accelerator(self._settings.accel)
         key = template_key(
             domain=text,
             files=named_files(text),
-            capabilities=repr(BinaryIdentity.of(find_binary())),
+            capabilities=qemu_identity(find_binary(), accelerator),
             # In a template's disk is written where what it stands on is.
             version="\n".join(map(str, disks)),
-            accelerator=machine.accelerator(self._settings.accel),
+            accelerator=accelerator,
             cpu=wanted.cpu,
             rootpath=self._settings.rootpath,
         )
@@ -137,7 +138,9 @@ class Templates:
         self.images = images
         self._run = run
         self._tell = tell
-        self._store = Store(default_cache_dir() / "templates", what="template", limit=None)
+        self._store = Store(
+            default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
+        )
         self.blueprints = Blueprints(settings)
 
     def clone(
@@ -160,13 +163,11 @@ class Templates:
         """
         origin = Origin("clone", template=blueprint.key)
         folder = self.get(blueprint, workshop, show=show)
-        inode = _inode(folder)
         try:
             return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
         except CannotRestore as error:
             self._say(f"{error}; it is dropped, and made anew")
-        if _inode(folder) == inode:  # else another worker has seen it, too
-            self._store.drop(blueprint.key)
+        self._store.drop(blueprint.key, folder)
         folder = self.get(blueprint, workshop, show=show)
         try:
             return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
@@ -218,13 +219,6 @@ class Templates:
             raise CannotClone(note["words"])
         if blueprint.timeout <= note["timeout"]:
             raise TemplateFailed(f"{blueprint.title} did not come up earlier in this run: {note['words']}")
-
-
-def _inode(folder: Path) -> int | None:
-    try:
-        return folder.stat().st_ino
-    except FileNotFoundError:
-        return None
 
 
 class _Attempt:
