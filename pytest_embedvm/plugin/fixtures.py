@@ -21,18 +21,32 @@ if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.session import Machines
 
 
 @pytest.fixture
-def embedvm_root(tmp_path: Path) -> Path:
+def embedvm_root(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
-    It is purged at teardown by whoever opened it.
+    It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have.
     """
+    kept = _kept(request, tmp_path_factory)
+    if kept is not None:
+        return kept.root
     root = tmp_path / "embedvm"
     root.mkdir(mode=0o700)
     return root
+
+
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+    """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
+    wanted = arguments(request.node)
+    if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
+        return None
+    from pytest_embedvm.plugin.scope import kept_for
+
+    return kept_for(request.node, wanted, lambda: factory.mktemp(f"embedvm-{wanted.scope}"))
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +96,15 @@ def embedvm_machines(
     def announce(vm: VM) -> None:
         properties.append((ORIGIN, str(vm.origin)))
 
-    with Machines(settings, connections, tmp_path, images=images, templates=templates, announce=announce) as machines:
+    with Machines(
+        settings,
+        connections,
+        tmp_path,
+        images=images,
+        templates=templates,
+        announce=announce,
+        kept=_kept(request, tmp_path_factory),
+    ) as machines:
         yield machines
     properties.extend((MADE, made) for made in templates.take_made())
 
@@ -138,7 +160,7 @@ def embedvm_vm(
     It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
     """
     if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
-        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 

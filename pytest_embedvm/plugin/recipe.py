@@ -90,7 +90,7 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
     if templates is None or not _uses_only_ours(item):
         return None
     wanted = arguments(item)
-    if wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
+    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -33,6 +34,7 @@ from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.templates import Templates
 
 #: pytest shows the line that called, not these.
@@ -54,11 +56,13 @@ class Machines:
         images: Images | None = None,
         templates: Templates | None = None,
         announce: Callable[[VM], None] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """:param connections: told of each that is opened, and emptied in the end.
         :param images: what `image=` may name.
         :param templates: what VMs are cloned from; without them all boot.
         :param announce: told of each VM that is there.
+        :param kept: a root that this test does not end.
         """
         self._settings = settings
         self._folder = folder.resolve()
@@ -66,6 +70,7 @@ class Machines:
         self._domains = Domains(settings, images)
         self._templates = templates
         self._announce = announce
+        self._kept = kept
         self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
         self._roots: dict[Path, bool] = {}
@@ -87,13 +92,15 @@ class Machines:
         """
         stayed: list[str] = []
         with ExitStack() as stack:
-            stack.callback(_complain, stayed)
+            stack.callback(complain, stayed)
             stack.callback(self._check_bases)
             stack.callback(shutil.rmtree, self._disks, ignore_errors=True)
             for root, ours in self._roots.items():
-                stack.callback(_remove, root, stayed, ours=ours)
+                stack.callback(remove, root, stayed, ours=ours)
+            if self._kept is not None:
+                stack.callback(self._kept.tidy, stayed)
             for connection in self._connections:
-                stack.callback(_close, connection)
+                stack.callback(close, connection)
             for vm in self._vms:
                 stack.callback(vm.close)
         self._connections.clear()
@@ -108,10 +115,14 @@ class Machines:
             root.mkdir(mode=0o700)
             self._roots[root] = True
         path = Path(os.path.realpath(root))
-        self._roots.setdefault(path, path == self._folder / ROOT)
-        if self._roots[path]:
-            index.dispose(path)
+        kept = self._keeper(path)
+        if kept is None:
+            self._roots.setdefault(path, path == self._folder / ROOT)
+            if self._roots[path]:
+                index.dispose(path)
         with self._if_the_host_has_it():
+            if kept is not None:
+                kept.open(wanted)
             connection = libvirt.open(root_uri(path, wanted))
         self._connections.append(connection)
         return connection
@@ -183,31 +194,49 @@ class Machines:
             vm = VM.boot(connection, xml, show=self._show, capture=capture, origin=Origin("cold", reason))
         return self._keep(vm)
 
-    def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments) -> VM:
+    def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, *, keep: bool = False) -> VM:
         """A clone, which answers, of a template of the domain XML; or where it can be none a VM that boots.
 
         Fails the test when it is WANTED to be a clone, and cannot be.
 
+        :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
         :raise GuestError: when the guest of the template does not come up.
         """
-        if wanted.boot == "cold":
-            return self.start(connection, xml, capture=wanted.capture, reason="boot='cold'")
+        kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
+        reason = "boot='cold'"
         try:
-            return self._keep(self._clone(connection, xml, wanted))
+            if wanted.boot != "cold":
+                return self._keep(self._clone(connection, xml, wanted, kept))
         except CannotClone as error:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
+        if kept is not None:
+            reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
         return self.start(connection, xml, capture=wanted.capture, reason=reason)
 
-    def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments) -> VM:
+    def _keeper(self, root: Path) -> Kept | None:
+        """Who keeps ROOT, if it is not this test's alone."""
+        return self._kept if self._kept is not None and self._kept.has(root) else None
+
+    def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
         blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
-        return self._templates.clone(
-            blueprint, connection, name, lambda: self._workshop(wanted), show=self._show, capture=wanted.capture
+        start = partial(kept.start, blueprint.key, connection, name) if kept else None
+        vm = self._templates.clone(
+            blueprint,
+            connection,
+            name,
+            partial(self._workshop, wanted),
+            show=self._show,
+            capture=wanted.capture,
+            start=start,
         )
+        if kept is not None:
+            vm.origin = kept.origin(vm.origin)
+        return vm
 
     @contextmanager
     def _workshop(self, wanted: DomainArguments) -> Iterator[libvirt.virConnect]:
@@ -217,9 +246,9 @@ class Machines:
         self._connections.remove(connection)
         root = Path(parse_uri(connection.getURI()).root)
         stayed: list[str] = []
-        _close(connection)
-        _remove(root, stayed, ours=self._roots.pop(root))
-        _complain(stayed)
+        close(connection)
+        remove(root, stayed, ours=self._roots.pop(root))
+        complain(stayed)
 
     @property
     def _show(self) -> Show | None:
@@ -284,7 +313,7 @@ def show_line(name: str, line: str) -> None:
     print(f"{name}| {line}", flush=True)  # noqa: T201 - asked for by --embedvm-show-console
 
 
-def _remove(root: Path, stayed: list[str], *, ours: bool) -> None:
+def remove(root: Path, stayed: list[str], *, ours: bool) -> None:
     """Remove what the driver made in ROOT, and the rest if it is OURS; what is still in use goes to STAYED."""
     stayed += leftovers(root)
     try:
@@ -296,11 +325,13 @@ def _remove(root: Path, stayed: list[str], *, ours: bool) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _complain(stayed: list[str]) -> None:
+def complain(stayed: list[str], what: str = "the test") -> None:
+    """Fail, if anything STAYED, once WHAT is over."""
     if stayed:
-        pytest.fail("embedvm: the test is over, and still there is " + "; ".join(stayed), pytrace=False)
+        pytest.fail(f"embedvm: {what} is over, and still there is {'; '.join(stayed)}", pytrace=False)
 
 
-def _close(connection: libvirt.virConnect) -> None:
+def close(connection: libvirt.virConnect) -> None:
+    """Close CONNECTION, unless the test has."""
     with if_connected():
         connection.close()

@@ -17,6 +17,8 @@ OwnChoice = Literal["private", "host"]
 Firmware = Literal["bios", "efi", "efi-secure-boot"]
 #: Whether a VM goes on where a template was stopped, or boots.
 BootChoice = Literal["auto", "clone", "cold"]
+#: Which tests have one root and one VM, which is reset between them.
+ScopeChoice = Literal["function", "class", "module", "session"]
 Missing = Literal["skip", "fail"]
 
 #: Whose a VM's networks, secrets and storage are, and how it starts, if no marker says it; each is an option and an ini
@@ -26,6 +28,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "secrets": get_args(OwnChoice),
     "storage": get_args(OwnChoice),
     "boot": get_args(BootChoice),
+    "scope": get_args(ScopeChoice),
 }
 
 #: How the driver is told, here and in what the tests start.
@@ -185,6 +188,7 @@ def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         ("secrets", CHOICES["secrets"], "whose secrets there are"),
         ("storage", CHOICES["storage"], "whose storage pools there are"),
         ("boot", CHOICES["boot"], "whether VMs are cloned from a template that booted once, or boot each"),
+        ("scope", CHOICES["scope"], "which tests share a root and a VM, which is reset for each"),
         ("missing", get_args(Missing), "what becomes of a test that needs what this host's libvirt does not have"),
     ):
         marker = "" if name == "missing" else ", unless its marker says"

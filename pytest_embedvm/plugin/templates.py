@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -18,7 +19,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.files import make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
-from pytest_embedvm.guest.templates.building import build, clone_vm
+from pytest_embedvm.guest.templates.building import Start, build, clone_vm
 from pytest_embedvm.guest.templates.key import named_files, template_key
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.guest.vm import Show
@@ -154,25 +155,28 @@ class Templates:
         *,
         show: Show | None = None,
         capture: bool = False,
+        start: Start | None = None,
     ) -> VM:
         """A VM called NAME in CONNECTION's root, cloned from the template of BLUEPRINT, made unless it is there.
 
         One that does not restore is dropped and made anew, once.
 
+        :param start: starts its domain, as in `clone_vm`.
         :raise CannotClone: when there can be no template, or none that restores.
         :raise TemplateFailed: when its guest has not come up before in this run.
         :raise GuestError: when its guest does not come up.
         """
         origin = Origin("clone", template=blueprint.key)
+        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
         folder = self.get(blueprint, workshop, show=show)
         try:
-            return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
+            return make(folder)
         except CannotRestore as error:
             self._tell(f"{error}; it is dropped, and made anew")
         self._store.drop(blueprint.key, folder)
         folder = self.get(blueprint, workshop, show=show)
         try:
-            return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
+            return make(folder)
         except CannotRestore as error:
             self._note(blueprint, error)
             raise CannotClone(f"{error} (it was made anew)") from error
