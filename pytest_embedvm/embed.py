@@ -7,7 +7,7 @@ from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.api.forwards import forward
-from pytest_embedvm.api.templates import begin_template, clone, freeze
+from pytest_embedvm.api.templates import begin_template, clone, freeze, obstacles, reset_to_template, template_from
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.qemu.cache import default_cache_dir
 
@@ -30,7 +30,10 @@ __all__ = [
     "impair",
     "impairments",
     "make_uri",
+    "obstacles",
     "partition",
     "register_events",
+    "reset_to_template",
     "set_link",
+    "template_from",
 ]

@@ -16,7 +16,7 @@ from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.templates import cloning, freezing
 from pytest_embedvm.driver.templates.template import Template
 
-__all__ = ["begin_template", "clone", "freeze"]
+__all__ = ["begin_template", "clone", "freeze", "obstacles", "reset_to_template", "template_from"]
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -24,6 +24,20 @@ __tracebackhide__ = True
 
 #: How a template or a clone may be started.
 START: Final = DomainCreateFlags.START_PAUSED | DomainCreateFlags.START_AUTODESTROY
+
+
+def obstacles(connection: virConnect, xml: str) -> list[str]:
+    """Why a guest of the domain XML cannot be cloned: half a sentence each, none where it can. Nothing is started.
+
+    What only its QEMU can say, that a shared directory is mounted, say, `freeze` does.
+
+    :raise libvirtError: as `createXML`, as far as the XML alone shows that it cannot be started.
+    """
+
+    def ask(driver: Driver) -> Awaitable[list[str]]:
+        return freezing.obstacles(driver, xml)
+
+    return checked(connection, "obstacles", lambda: connection._order(ask), writes=False)
 
 
 def begin_template(connection: virConnect, xml: str, folder: str | Path, flags: int = 0) -> virDomain:
@@ -68,3 +82,38 @@ def clone(connection: virConnect, folder: str | Path, name: str, flags: int = 0)
         return cloning.clone(driver, connection._session.client, Template(Path(folder)), name, known)
 
     return checked(connection, "clone", lambda: connection._made(start))
+
+
+def reset_to_template(domain: virDomain, flags: int = 0) -> virDomain:
+    """End DOMAIN, a clone, and start it anew from its template; one that has ended is started again.
+
+    Name, uuid and MAC addresses stay; what was plugged in, set or written goes.
+
+    :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY, which also stays.
+    :raise libvirtError: OPERATION_INVALID when it is no clone; NO_DOMAIN when nobody remembers it; else as `clone`.
+    """
+
+    def start(driver: Driver) -> Awaitable[Machine]:
+        known = arguments.known(flags, START, "reset_to_template")
+        return cloning.reset(driver, connection._session.client, domain._identity.uuid, known)
+
+    connection = domain.connect()
+    return checked(connection, "reset_to_template", lambda: connection._made(start))
+
+
+def template_from(connection: virConnect, base: str | Path, folder: str | Path, name: str, flags: int = 0) -> virDomain:
+    """Start a clone NAME of the template in BASE so that it can become the one in FOLDER, which must not be there yet.
+
+    What it writes goes into FOLDER. Prepare its guest, then `freeze` it. BASE must stay where it is as long as FOLDER
+    is used: the images there stand on those of BASE.
+
+    :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY.
+    :raise libvirtError: as `clone`; SYSTEM_ERROR when FOLDER cannot be made.
+    """
+
+    def start(driver: Driver) -> Awaitable[Machine]:
+        known = arguments.known(flags, START, "template_from")
+        client, stands_on = connection._session.client, Template(Path(base))
+        return cloning.template_from(driver, client, stands_on, Path(folder), name=name, flags=known)
+
+    return checked(connection, "template_from", lambda: connection._made(start))

@@ -12,11 +12,9 @@ from pytest_embedvm.domain.model import Domain
 def obstacles(domain: Domain) -> list[str]:
     """Why a guest of DOMAIN cannot be cloned: half a sentence each; nothing where it can."""
     found = [reason for device in domain.devices.all if (reason := device.clone_obstacle())]
-    if domain.os.nvram is not None:
-        found.append("the variables of its UEFI firmware are in a file that QEMU writes")
     if domain.memory_backing is not None and domain.memory_backing.source is not None:
         found.append(f"its memory is in a {domain.memory_backing.source} of its own (<memoryBacking>)")
-    if domain.commandline is not None:
+    if domain.commandline and (domain.commandline.arguments or domain.commandline.environment_variables):
         found.append("nobody knows what its <qemu:commandline> opens")
     return found
 

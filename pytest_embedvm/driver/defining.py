@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.constants import (
     DomainEventDefinedDetailType,
     DomainEventType,
     DomainEventUndefinedDetailType,
     DomainModificationImpact,
+    DomainShutoffReason,
     DomainUndefineFlagsValues,
     DomainXMLFlags,
     ErrorDomain,
@@ -21,8 +22,14 @@ from pytest_embedvm.domain.sections.firmware import STORE
 from pytest_embedvm.driver import nvram, persist, tpm
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
+from pytest_embedvm.driver.state import shutoff
+from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
+
+#: How a guest stops that goes on elsewhere.
+SAVED: Final = shutoff(DomainShutoffReason.SAVED)
+MIGRATED: Final = shutoff(DomainShutoffReason.MIGRATED)
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -61,6 +68,8 @@ def forget(machine: Machine) -> None:
         # libvirt lets it lie; here the next machine of this name begins with variables of its own
         nvram.forget(machine.definition, Path(machine.driver.host.path("nvram", machine.name, STORE)))
     tpm.forget(machine.root, machine.definition)
+    if machine.status not in (SAVED, MIGRATED):  # it goes on elsewhere, with the same disks
+        belongings.forget(machine.root, machine.uuid)
 
 
 def _remove_managed_image(machine: Machine, flags: int) -> None:

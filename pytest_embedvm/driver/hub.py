@@ -8,6 +8,7 @@ import itertools
 import os
 import queue
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ class Subject(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def uuid(self) -> uuid.UUID: ...
+
 
 S = TypeVar("S", bound=Subject)
 #: What is called for an event is given what it happened to, and the event.
@@ -38,7 +42,8 @@ class _Registration:
 
     def wants(self, subject: Subject, event: Event) -> bool:
         same = type(event.event_id) is type(self.kind) and event.event_id == self.kind
-        return same and self.subject in (None, subject)
+        # libvirt: virObjectEventDispatchMatchCallback; a transient domain that is started anew is the same
+        return same and (self.subject is None or self.subject.uuid == subject.uuid)
 
 
 class EventHub:
@@ -61,7 +66,7 @@ class EventHub:
         self.on_delivered: Callable[[Subject], None] | None = None
 
     def register(self, kind: Kind | None, subject: S | None, callback: Callback[S]) -> int:
-        """Have CALLBACK called with (subject, event) for each event of KIND, of what equals SUBJECT or of all.
+        """Have CALLBACK called with (subject, event) for each event of KIND, of what has the uuid of SUBJECT or of all.
 
         No kind stands for QEMU's own events.
 

@@ -22,9 +22,8 @@ from pytest_embedvm.constants import (
     DomainState,
     ErrorDomain,
 )
-from pytest_embedvm.domain.argv import launch
 from pytest_embedvm.domain.model import Completed, Domain
-from pytest_embedvm.driver import channels, defining, media, metadata, nvram, passthrough, persist, power, stop
+from pytest_embedvm.driver import channels, defining, metadata, passthrough, persist, power, stop
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.events import Event, Lifecycle, MetadataChange
@@ -34,13 +33,14 @@ from pytest_embedvm.driver.long_job import LongJob
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.saving.restore import start_from_managed
-from pytest_embedvm.driver.start import Adaptation, prepared, start
+from pytest_embedvm.driver.start import Adaptation, start_as
 from pytest_embedvm.driver.state import Ending, Status, paused, shutoff
 from pytest_embedvm.errors import NoDomain, OperationInvalid
 from pytest_embedvm.qemu.process import Process
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
+    from pytest_embedvm.driver.templates.template import Cloned
 
 Action = Literal["on_poweroff", "on_reboot", "on_crash"]
 
@@ -91,6 +91,11 @@ class Machine:
     def running(self) -> Running | None:
         """Its QEMU; None while it does not run."""
         return self._running
+
+    @property
+    def cloned(self) -> Cloned | None:
+        """What it was cloned from, if it was, also when its QEMU has ended."""
+        return self._last.cloned if self._last else None
 
     @property
     def root(self) -> Root:
@@ -202,7 +207,7 @@ class Machine:
         """
         try:
             live = live or await self._driver.complete(self.definition)
-            await self._start(live, flags, client or Client(), wait=wait, adaptation=adaptation)
+            await start_as(self, live, flags, client or Client(), wait=wait, adaptation=adaptation)
         except BaseException:
             failed = self._running
             self._forget_run(shutoff(DomainShutoffReason.FAILED))
@@ -213,22 +218,6 @@ class Machine:
             self._spawned = None
         if flags & DomainCreateFlags.START_AUTODESTROY:
             self.owner = client or self._driver
-
-    async def _start(
-        self, live: Completed, flags: int, client: Client, *, wait: bool, adaptation: Adaptation | None
-    ) -> None:
-        await self._driver.hosts.allocate(live, client.uri)
-        media.prepare(live, self._driver.host)
-        self.live, live.id = live, self._driver.ids.next()
-        self._driver.host.make_places(live.name)
-        nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
-        launched = launch(live, self._driver.host)
-        planned = adaptation.adapt(launched) if adaptation else launched
-        kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
-        recording = self._driver.recordings.new(self, kept=kept)
-        source = self._driver.hosts.secrets(client.uri) or self._driver.secrets
-        async with prepared(self, planned, source, arriving=adaptation is not None and adaptation.arriving) as values:
-            await start(self, planned, recording, secrets=values, paused=wait, door=client.options.debug)
 
     def adopted(self, running: Running, live: Completed, status: Status) -> None:
         """There is a QEMU from before, as it was on record."""
@@ -347,7 +336,7 @@ class Machine:
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
     async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
-        """The console, serial port or channel with this alias, or the first.
+        """The console, or serial or parallel port, with this alias, or the first.
 
         :raise InternalError: when there is none.
         :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
@@ -355,6 +344,12 @@ class Machine:
         force = bool(flags & DomainConsoleFlags.FORCE)
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
+
+    async def open_channel(self, name: str | None, flags: int = 0) -> ConsoleLink:
+        """The channel with this alias or name, or the first; errors as `open_console`."""
+        force = bool(flags & DomainChannelFlags.CHANNEL_FORCE)
+        async with self._running_job("open_channel") as running:
+            return await channels.open_channel(self._require_live(), running, name, force=force)
 
     async def flush(self) -> None:
         """Return when what was captured of it is in its files."""

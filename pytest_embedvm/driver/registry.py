@@ -64,6 +64,14 @@ class Registry:
             # libvirt: qemuDomainLookupByUUID
             raise NoDomain(f"no domain with matching uuid '{domain_uuid}'") from None
 
+    def recall(self, domain_uuid: uuid.UUID) -> Machine:
+        """The same, or the last one that had this uuid and is gone.
+
+        :raise NoDomain: when none is remembered, either.
+        """
+        gone = (machine for machine in reversed(self.gone) if machine.uuid == domain_uuid)
+        return self._machines.get(domain_uuid) or next(gone, None) or self.by_uuid(domain_uuid)
+
     def find_name(self, name: str) -> Machine | None:
         return next((machine for machine in self if machine.name == name), None)
 

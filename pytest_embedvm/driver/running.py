@@ -27,6 +27,7 @@ from pytest_embedvm.qemu.process import Process
 if TYPE_CHECKING:
     from pytest_embedvm.driver.migration.transfer import Transfer
     from pytest_embedvm.driver.network.capture import Capture
+    from pytest_embedvm.driver.templates.template import Cloned
 
 #: Between the monitor's end and the process's: QEMU closes its images before it hangs up.
 EXIT_TIMEOUT_S: Final = 5.0
@@ -68,6 +69,8 @@ class Running:
     agent: AgentChannel | None = None
     #: Its half of a migration, if there is one.
     transfer: Transfer | None = None
+    #: What it was cloned from.
+    cloned: Cloned | None = None
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     #: The reasons that QEMU's next STOP and RESUME will have; it does not know them.

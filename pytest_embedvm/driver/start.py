@@ -15,12 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from pytest_embedvm.constants import DomainRunningReason, DomainShutoffReason
+from pytest_embedvm.constants import DomainCreateFlags, DomainRunningReason, DomainShutoffReason
 from pytest_embedvm.domain import consoles
 from pytest_embedvm.domain.argv import Launch
+from pytest_embedvm.domain.argv import launch as plan
 from pytest_embedvm.domain.displays import awaits_vnc_port, learn_vnc_port
 from pytest_embedvm.domain.forwards import awaits_ports, learn_ports, learn_taps
-from pytest_embedvm.driver import logs, react, stop, tpm
+from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.driver import logs, media, nvram, react, stop, tpm
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.companions import Companions
 from pytest_embedvm.driver.descriptors import Beside, connect_unix, open_all, open_request
 from pytest_embedvm.driver.holdings import Holdings
@@ -63,6 +66,29 @@ class Adaptation(Protocol):
 
         :raise EmbedError: when that cannot be.
         """
+
+
+async def start_as(
+    machine: Machine, live: Completed, flags: int, client: Client, *, wait: bool, adaptation: Adaptation | None
+) -> None:
+    """Start MACHINE as the domain LIVE.
+
+    :param wait: the guest does not run yet.
+    :param adaptation: what is different about this start.
+    """
+    driver = machine.driver
+    await driver.hosts.allocate(live, client.uri)
+    media.prepare(live, driver.host)
+    machine.live, live.id = live, driver.ids.next()
+    driver.host.make_places(live.name)
+    nvram.prepare(live, anew=bool(flags & DomainCreateFlags.START_RESET_NVRAM))
+    launched = plan(live, driver.host)
+    planned = adaptation.adapt(launched) if adaptation else launched
+    kept = client.options.keep_running and not flags & DomainCreateFlags.START_AUTODESTROY
+    recording = driver.recordings.new(machine, kept=kept)
+    source = driver.hosts.secrets(client.uri) or driver.secrets
+    async with prepared(machine, planned, source, arriving=adaptation is not None and adaptation.arriving) as values:
+        await start(machine, planned, recording, secrets=values, paused=wait, door=client.options.debug)
 
 
 @contextlib.asynccontextmanager

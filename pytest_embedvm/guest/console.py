@@ -54,7 +54,7 @@ class Console:
     def _open(self, domain: libvirt.virDomain) -> None:
         stream = domain.connect().newStream(0)
         domain.openConsole(None, stream, 0)
-        self._stream = stream
+        self._stream, self._ended = stream, False
         self._reader = threading.Thread(target=self._read, args=(stream,), name="embedvm-console", daemon=True)
         self._reader.start()
 
@@ -67,7 +67,7 @@ class Console:
                 data = b""  # the stream was aborted, or its domain is gone
             with self._watch.changed:
                 self._transcript.feed(data if isinstance(data, bytes) else b"")
-                self._ended = not data
+                self._ended = self._ended or (not data and stream is self._stream)
                 self._watch.changed.notify_all()
             if self._show is not None:
                 self._show_lines(self._show)
@@ -78,6 +78,24 @@ class Console:
         self._shown += len(complete)
         for line in complete.splitlines():
             show(line)
+
+    def follow(self, domain: libvirt.virDomain, note: str) -> None:
+        """Go on with the console of DOMAIN, a new run of it; the transcript goes on, with NOTE on a line of its own.
+
+        `wait_for` finds what comes from then on.
+        """
+        self.close()
+        self.note(note)
+        with self._watch.changed:
+            self._position = len(self._transcript.text)
+        if has_console(domain):
+            self._open(domain)
+
+    def note(self, text: str) -> None:
+        """Put TEXT, which no guest said, into the transcript, on a line of its own."""
+        with self._watch.changed:
+            begun = "" if self._transcript.text[-1:] in ("", "\n") else "\r\n"
+            self._transcript.feed(f"{begun}--- embedvm: {text} ---\r\n".encode())
 
     def close(self) -> None:
         """Hang up; what has come stays readable."""

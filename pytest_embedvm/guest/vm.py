@@ -102,6 +102,19 @@ class VM:
     def __repr__(self) -> str:
         return f"<VM {self.name!r}>"
 
+    def follow(self, domain: libvirt.virDomain, note: str) -> None:
+        """Go on with DOMAIN, a new run of its domain, which must be active, and paused, or what it says before is lost.
+
+        The console's transcript goes on, with NOTE on a line of its own, and `console.wait_for` finds what comes from
+        then on. Whoever waits for something of the last run is told that it was reset. Captures have ended with it.
+
+        :raise libvirtError: when it is not active, or its console is in use.
+        """
+        self.console.close()  # what the last run has still said says nothing about this one
+        self.domain = domain
+        self._watch.follow(domain)
+        self.console.follow(domain, note)
+
     @property
     def is_running(self) -> bool:
         """Whether the domain has a QEMU, paused or not."""

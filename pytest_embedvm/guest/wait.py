@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_embedvm import libvirt
@@ -103,14 +104,32 @@ class Watch:
         self.resets = 0
         self.stopped: str | None = None
         self._panicked = False
+        self._run = 0
         self._domain = domain
         self._transcript = transcript
         self._connection = domain.connect()
+        self._callbacks: list[int] = []
+        self._listen()
+
+    def _listen(self) -> None:
         register = self._connection.domainEventRegisterAny
-        self._callbacks = [
-            register(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None),
-            register(domain, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reset, None),
+        self._callbacks += [
+            register(self._domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, partial(self._lifecycle, self._run), None),
+            register(self._domain, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, partial(self._reset, self._run), None),
         ]
+
+    def follow(self, domain: libvirt.virDomain) -> None:
+        """Go on with DOMAIN, a new run of it; whoever waits for something of the last one is told that it was reset.
+
+        What the last run's end was is forgotten, and so are events of it that are still on their way.
+        """
+        self.close()
+        with self.changed:
+            self._run += 1
+            self._domain = domain
+            self.stopped = None
+            self._boots_anew()
+        self._listen()
 
     @property
     def changed(self) -> threading.Condition:
@@ -131,20 +150,28 @@ class Watch:
             with if_connected():
                 self._connection.domainEventDeregisterAny(self._callbacks.pop())
 
-    def _lifecycle(self, _connection: object, _domain: object, event: int, detail: int, _opaque: object) -> None:
+    def _lifecycle(
+        self, run: int, _connection: object, _domain: object, event: int, detail: int, _opaque: object
+    ) -> None:
         with self.changed:
+            if run != self._run:
+                return
             if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
                 self.stopped = _STOPPED.get(detail, "ended")
             elif event == libvirt.VIR_DOMAIN_EVENT_CRASHED:
                 self._panicked = True
             self.changed.notify_all()
 
-    def _reset(self, *_arguments: object) -> None:
+    def _reset(self, run: int, *_arguments: object) -> None:
         with self.changed:
-            self.resets += 1
-            self._panicked = False
-            self._transcript.booted()
-            self.changed.notify_all()
+            if run == self._run:
+                self._boots_anew()
+
+    def _boots_anew(self) -> None:
+        self.resets += 1
+        self._panicked = False
+        self._transcript.booted()
+        self._changed.notify_all()
 
     def state(self) -> str:
         """What the guest does, as the end of a sentence."""

@@ -34,6 +34,9 @@ SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or
 
 DEFAULT_OUTPUT: Final = "test-results"
 
+#: What templates and images may take in the cache unless told otherwise.
+CACHE_BYTES: Final = 4 << 30
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,6 +46,8 @@ class Settings:
     accel: Accel
     require_kvm: bool
     cache_dir: Path | None
+    #: How many bytes of disk templates and images may take in the cache.
+    cache_size: int
     output: Path
     show_console: bool
     pause: bool
@@ -62,6 +67,7 @@ class Settings:
             accel=_accel(config.getoption("embedvm_accel")),
             require_kvm=bool(config.getoption("embedvm_require_kvm")),
             cache_dir=Path(cache_dir).absolute() if cache_dir else None,
+            cache_size=_cache_size(config),
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
@@ -76,6 +82,20 @@ def _accel(word: str) -> Accel:
         if word == known:  # argparse checks what is typed, and not what the environment says
             return cast("Accel", known)
     raise pytest.UsageError(f"{ACCEL_VARIABLE}={word}: it may be {', '.join(get_args(Accel))}")
+
+
+def _cache_size(config: pytest.Config) -> int:
+    """:raise pytest.UsageError: when what is said is no size."""
+    text = str(config.getoption("embedvm_cache_size") or config.getini("embedvm_cache_size"))
+    if not text:
+        return CACHE_BYTES
+    from pytest_embedvm.errors import EmbedError
+    from pytest_embedvm.units import read_size
+
+    try:
+        return read_size(text)
+    except EmbedError as error:
+        raise pytest.UsageError(f"embedvm_cache_size={text}: {error.message}") from None
 
 
 def _chosen(config: pytest.Config, name: str, words: tuple[str, ...]) -> str:
@@ -112,6 +132,12 @@ def add_options(parser: pytest.Parser) -> None:
         "(default: EMBEDVM_CACHE_DIR, or pytest-embedvm in the user's cache directory)",
     )
     group.addoption(
+        "--embedvm-cache-size",
+        metavar="SIZE",
+        help="how much of the disk templates and images may take there, as 500M or 4G; those not used for longest go "
+        "(default: ini embedvm_cache_size, or 4G)",
+    )
+    group.addoption(
         "--embedvm-output",
         metavar="DIR",
         help=f"where the files of failed tests' machines are kept (default: {DEFAULT_OUTPUT} in pytest's rootdir)",
@@ -126,6 +152,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
+    parser.addini("embedvm_cache_size", default="", help="the same as --embedvm-cache-size on each run")
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
     _add_choices(parser, group)
 

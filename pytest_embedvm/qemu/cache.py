@@ -17,7 +17,7 @@ import filelock
 import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import HALF, PRIVATE_FILE, make_private_directory, set_aside, write_atomically
+from pytest_embedvm.files import HALF, PRIVATE_FILE, lock_holders, make_private_directory, set_aside, write_atomically
 from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
@@ -278,14 +278,10 @@ def _release_unwanted(lock: filelock.BaseFileLock, attempt: asyncio.Future[Any])
 
 def _holder(lock_file: Path) -> str:
     """Who holds LOCK_FILE, by the kernel's own list."""
-    try:
-        inode = lock_file.stat().st_ino
-        rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-        pid = next(row[4] for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}"))
-        command = command_of(int(pid))
-    except (OSError, StopIteration):  # it ended just now, or lives in another pid namespace
-        return "another process"
-    return f"process {pid} ({command})"
+    for pid in lock_holders(lock_file):
+        with contextlib.suppress(OSError):
+            return f"process {pid} ({command_of(pid)})"
+    return "another process"  # it ended just now, or lives in another pid namespace
 
 
 def _warn_unwritable(directory: Path, error: OSError, log: Log) -> None:
@@ -300,6 +296,17 @@ def default_cache_dir() -> Path:
     """Where answers are kept unless told otherwise: $EMBEDVM_CACHE_DIR, or the user's cache directory."""
     asked = os.environ.get("EMBEDVM_CACHE_DIR")
     return Path(asked).expanduser() if asked else platformdirs.user_cache_path("pytest-embedvm")
+
+
+def qemu_identity(binary: Path, accelerator: str) -> str:
+    """Equal as long as BINARY's guests can go on where others of its guests were stopped; a few stat() calls to take.
+
+    With KVM the host counts too: its processor, its kernel, KVM's parameters.
+
+    :raise SystemFailure: when BINARY is missing or not executable.
+    """
+    known = [asdict(BinaryIdentity.of(binary)), asdict(_this_host()) if accelerator == "kvm" else None]
+    return hashlib.sha256(_dump(known)).hexdigest()
 
 
 @cache

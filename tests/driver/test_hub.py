@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import uuid
 from types import SimpleNamespace
 from typing import cast
 
@@ -22,7 +23,12 @@ from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.network.events import NetworkLifecycle
 from pytest_embedvm.logs import HOST
 
-ONE, OTHER = cast("Machine", SimpleNamespace(name="one")), cast("Machine", SimpleNamespace(name="other"))
+
+def machine(name: str, number: int) -> Machine:
+    return cast("Machine", SimpleNamespace(name=name, uuid=uuid.UUID(int=number)))
+
+
+ONE, OTHER = machine("one", 1), machine("other", 2)
 STOPPED = Lifecycle(DomainEventType.STOPPED, DomainEventStoppedDetailType.FAILED, "a")
 
 
@@ -78,6 +84,14 @@ def test_each_gets_its_kind_and_its_machine_in_order(hub: EventHub) -> None:
     delivered(hub)
     assert of_one == [RtcChange(n) for n in range(100)]
     assert everything == [pair for n in range(100) for pair in ((ONE, RtcChange(n)), (OTHER, RtcChange(-n)))]
+
+
+def test_a_machine_that_is_made_anew_is_the_same(hub: EventHub) -> None:
+    told: list[object] = []
+    hub.register(DomainEventID.RTC_CHANGE, ONE, lambda machine, _event: told.append(machine.name))
+    hub.emit(machine("one again", 1), RtcChange(0))
+    delivered(hub)
+    assert told == ["one again"]
 
 
 def test_families_that_count_alike_are_told_apart(hub: EventHub) -> None:

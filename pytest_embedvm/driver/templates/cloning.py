@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
-import shutil
 import signal
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,12 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
-from pytest_embedvm.driver.roots.root import file_name
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
-from pytest_embedvm.driver.templates.template import Template
-from pytest_embedvm.errors import InternalError, SystemFailure
-from pytest_embedvm.qemu.image import create_overlay
+from pytest_embedvm.driver.templates.template import Cloned, Template
+from pytest_embedvm.errors import InternalError, OperationInvalid, SystemFailure
+from pytest_embedvm.files import copy_sparse, make_private_directory
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -45,55 +45,97 @@ async def clone(driver: Driver, client: Client | None, template: Template, name:
     :raise OperationFailed: when there is no template, or an active machine of this name.
     :raise InternalError: when QEMU ends instead; with its own words.
     """
+    cloned = Cloned(template, await _other(driver, template, name))
+    return await _launch(driver, client, cloned, flags)
+
+
+async def _other(driver: Driver, template: Template, name: str) -> Completed:
+    """TEMPLATE's domain as a machine of its own."""
+    driver.require_own_process()
     domain = clonable.clone(template.domain(), name, driver.host.new_uuid(), driver.host.new_mac)
-    machine = driver.admit(await driver.complete(domain), live=True)
+    return await driver.complete(domain)
+
+
+async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flags: int = 0) -> Machine:
+    """End the clone that has this IDENTITY, if it runs, and start it anew from its template.
+
+    Name, uuid and MAC addresses stay; what was plugged in or changed goes.
+
+    :param flags: START_PAUSED, START_AUTODESTROY.
+    :raise NoDomain: when there is no such machine, nor was there one a while ago.
+    :raise OperationInvalid: when it is no clone.
+    :raise OperationFailed, InternalError: as `clone`.
+    """
+    driver.require_own_process()
+    machine = driver.registry.recall(identity)
+    cloned = machine.cloned
+    if cloned is None:
+        raise OperationInvalid(f"domain '{machine.name}' is no clone of a template")
+    if machine.autodestroy:
+        flags |= DomainCreateFlags.START_AUTODESTROY
+    if machine.active:
+        await machine.destroy()
+    return await _launch(driver, client, cloned, flags)
+
+
+async def _launch(driver: Driver, client: Client | None, cloned: Cloned, flags: int) -> Machine:
+    machine = driver.admit(Completed(cloned.domain.copy()), live=True)
     try:
         async with machine.changing("clone"):
-            with contextlib.ExitStack() as disks:
-                live = Completed(clonable.over(machine.definition, _overlays(machine, template, disks)))
-                await _start(machine, client, template, live, disks, flags=flags)
+            live = belongings.take(machine, cloned.template, cloned.domain)
+            memory = MemoryFile(str(cloned.template.ram), shared=False, arriving=True)
+            await _start(machine, client, live, memory, cloned, flags=flags)
     finally:
         driver.dismiss(machine)
     return machine
 
 
-def _overlays(machine: Machine, template: Template, stack: contextlib.ExitStack) -> dict[str, str]:
-    """What the guest writes to from now on, by target; removed with STACK."""
-    images = list(clonable.written_images(machine.definition))
-    if not images:
-        return {}
-    folder = machine.root.directory("lib", "qemu", "clones", file_name(machine.name))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    return {image.device: _overlay(template.disk(image.device), folder) for image in images}
+async def template_from(
+    driver: Driver, client: Client | None, base: Template, folder: Path, *, name: str, flags: int = 0
+) -> Machine:
+    """Start a clone NAME of BASE so that it can become the template in FOLDER, which is made.
 
+    What the guest writes goes into FOLDER. BASE has to stay where it is as long as that template is.
 
-def _overlay(base: Path, folder: Path) -> str:
-    overlay = folder / base.name
+    :param flags: START_PAUSED, START_AUTODESTROY.
+    :raise OperationFailed: when there is no template BASE, or an active machine of this name.
+    :raise SystemFailure: when FOLDER cannot be written.
+    :raise InternalError: when QEMU ends instead; with its own words.
+    """
+    domain, template = await _other(driver, base, name), Template(folder)
+    machine = driver.admit(domain, live=True)
     try:
-        overlay.unlink(missing_ok=True)
-        create_overlay(base, overlay, "qcow2")
+        async with machine.changing("clone"):
+            live = await _made_beside(machine, base, template)
+            memory = MemoryFile(str(template.ram), shared=True, arriving=True)
+            await _start(machine, client, live, memory, Cloned(base, domain), flags=flags)
+    finally:
+        driver.dismiss(machine)
+    return machine
+
+
+async def _made_beside(machine: Machine, base: Template, template: Template) -> Completed:
+    """The domain of MACHINE, a clone of BASE, writing to what TEMPLATE consists of."""
+    try:
+        make_private_directory(template.folder)
+        await asyncio.to_thread(copy_sparse, base.ram, template.ram)
     except OSError as error:
-        raise SystemFailure(f"Failed to create file '{overlay}': {error.strerror}") from error
-    return str(overlay)
+        raise SystemFailure(f"Failed to create file '{error.filename or template.ram}': {error.strerror}") from error
+    domain = Completed(machine.definition)
+    belongings.take_variables(machine, base, domain)
+    return belongings.over(domain, base.disk, lambda: make_private_directory(template.disk("").parent))
 
 
 async def _start(
-    machine: Machine,
-    client: Client | None,
-    template: Template,
-    live: Completed,
-    disks: contextlib.ExitStack,
-    *,
-    flags: int,
+    machine: Machine, client: Client | None, live: Completed, memory: MemoryFile, cloned: Cloned, *, flags: int
 ) -> None:
-    memory = MemoryFile(str(template.ram), shared=False)
     await machine.bring_up(live, flags, client, wait=True, adaptation=memory)
     running = machine.running
     if running is None:  # it ended between its start and now
         raise InternalError("guest unexpectedly quit")
-    running.stack.push(disks.pop_all())
+    running.cloned = cloned
     try:
-        await _load(machine, running, template)
+        await _load(machine, running, cloned.template)
         await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
     except BaseException:
         running.ending = state.NOT_ARRIVED
@@ -105,11 +147,18 @@ async def _start(
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
     await transfer.set_up(running, ignore_shared=True)
-    await transfer.read(running, os.open(template.state, os.O_RDONLY | os.O_CLOEXEC))
+    await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate
     running.transfer = None
     await learn_channels(machine, running)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
 
 
 async def _go_on(machine: Machine, running: Running, *, paused: bool) -> None:

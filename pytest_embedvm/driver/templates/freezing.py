@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +13,8 @@ from pytest_embedvm.constants import DomainPausedReason, DomainState
 from pytest_embedvm.domain import clonable, definition
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver import state, stop
+from pytest_embedvm.domain.sections.firmware import STORE
+from pytest_embedvm.driver import media, nvram, state, stop, subdrivers
 from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
@@ -19,7 +22,7 @@ from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates.memory import MemoryFile
 from pytest_embedvm.driver.templates.template import Template
 from pytest_embedvm.errors import ConfigUnsupported, OperationFailed, OperationInvalid, OperationTimeout, SystemFailure
-from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
+from pytest_embedvm.files import PRIVATE_FILE, copy_sparse, make_private_directory, write_atomically
 from pytest_embedvm.qemu.image import Format, create_overlay
 
 if TYPE_CHECKING:
@@ -28,6 +31,21 @@ if TYPE_CHECKING:
 
 #: How long QEMU may take to write the state of its devices.
 FREEZE_TIMEOUT_S: Final = 60.0
+
+
+async def obstacles(driver: Driver, xml: str) -> list[str]:
+    """Why a guest of the domain XML cannot be cloned, half a sentence each; nothing is started.
+
+    :raise EmbedError: when such a domain cannot be started at all, as far as its XML says.
+    """
+    return clonable.obstacles(await _read(driver, xml))
+
+
+async def _read(driver: Driver, xml: str) -> Completed:
+    driver.require_own_process()
+    domain = await driver.complete(definition.parse(xml))
+    media.find_volumes(domain, driver.host)
+    return domain
 
 
 async def begin(driver: Driver, client: Client | None, xml: str, folder: Path, flags: int = 0) -> Machine:
@@ -40,15 +58,32 @@ async def begin(driver: Driver, client: Client | None, xml: str, folder: Path, f
     :raise SystemFailure: when FOLDER cannot be written.
     """
     template = Template(folder)
-    wanted = await driver.complete(definition.parse(xml))
+    subdrivers.require(xml, client.uri if client else None)
+    wanted = await _read(driver, xml)
     _require_clonable(wanted)
     domain = Completed(clonable.over(wanted, _make_files(template, wanted)))
+    given = _own_variables(driver, domain)
     machine = driver.admit(domain, live=True)
     try:
-        await machine.create(flags, client, domain, MemoryFile(str(template.ram), shared=True))
+        if given is not None:
+            driver.host.make_places(domain.name)
+            nvram.take_along(domain, given)
+        await machine.create(flags, client, domain, MemoryFile(str(template.ram), shared=True, arriving=False))
     finally:
         driver.dismiss(machine)
     return machine
+
+
+def _own_variables(driver: Driver, domain: Completed) -> Path | None:
+    """Have DOMAIN write its firmware's variables where the driver puts them; returns where it has its own, if it has.
+
+    They go with the machine, and the domain's own stay as they are.
+    """
+    if domain.os.nvram is None or domain.os.nvram.path is None:
+        return None
+    given, own = domain.os.nvram.path, driver.host.path("nvram", domain.name, STORE)
+    domain.os.nvram.path = own
+    return Path(given) if given != own and Path(given).exists() else None
 
 
 def _require_clonable(domain: Completed) -> None:
@@ -92,19 +127,29 @@ async def freeze(machine: Machine, folder: Path) -> Template:
             raise OperationInvalid("domain is not running")
         if qemu.jobs:
             raise OperationInvalid("domain has active block job")
-        if not any(f'"mem-path":"{template.ram}"' in word for word in qemu.argv):
+        if not any(f'"mem-path":{json.dumps(str(template.ram))}' in word for word in qemu.argv):
             raise OperationInvalid(f"domain '{machine.name}' was not started to be the template in '{folder}'")
         _require_clonable(live)
         qemu.pausing = DomainPausedReason.SAVE
         if machine.status.state is DomainState.RUNNING:
             await qemu.monitor.execute("stop")
         await _write_state(qemu, template)
-        text = definition.format(migratable(live, machine.driver.host), inactive=True)
-        template.xml.write_text(text, "utf-8")
+        await _write_domain(machine.driver, live, template)
         qemu.ending = state.SAVED
         qemu.process.send_signal(signal.SIGKILL)
         await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
     return template
+
+
+async def _write_domain(driver: Driver, live: Completed, template: Template) -> None:
+    """Write what was LIVE; with that the TEMPLATE is whole."""
+    try:
+        if live.os.nvram is not None and live.os.nvram.path is not None:
+            await asyncio.to_thread(copy_sparse, Path(live.os.nvram.path), template.nvram)
+        text = definition.format(migratable(live, driver.host), inactive=True)
+        write_atomically(template.xml, text.encode(), sync=False)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{error.filename or template.xml}': {error.strerror}") from error
 
 
 async def _write_state(qemu: Running, template: Template) -> None:

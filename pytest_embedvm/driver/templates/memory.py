@@ -14,16 +14,13 @@ from pytest_embedvm.qemu.parts import Json, KeyvalPart, ObjectPart, Part, option
 class MemoryFile:
     """How QEMU is started so that its guest's memory is the file at `path`.
 
-    `shared`: what the guest writes goes into the file, as a template's does. Else it stays QEMU's own, and the guest
-    is not booted: it comes from the template's state.
+    `shared`: what the guest writes goes into the file, as a template's does; else it stays QEMU's own.
+    `arriving`: the guest is not booted, but comes from a template's state.
     """
 
     path: str
     shared: bool
-
-    @property
-    def arriving(self) -> bool:
-        return not self.shared
+    arriving: bool
 
     def adapt(self, launch: Launch) -> Launch:
         """LAUNCH with its memory in the file.
@@ -34,7 +31,7 @@ class MemoryFile:
         if parts == launch.parts:
             raise ConfigUnsupported("this machine type has no memory that could be in a file: it cannot be cloned")
         # First of all words: a user's <qemu:commandline> cannot swallow it.
-        waiting = () if self.shared else (option("-incoming", "defer"),)
+        waiting = (option("-incoming", "defer"),) if self.arriving else ()
         return dataclasses.replace(launch, parts=(*waiting, *parts))
 
     def _adapted(self, parts: Iterable[Part]) -> Iterable[Part]:

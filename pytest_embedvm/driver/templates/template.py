@@ -1,8 +1,8 @@
 """A template on disk: a guest that was stopped at a point from which any number of clones go on.
 
-Its directory holds `domain.xml`; `ram`, the guest's memory, which clones map; `state`, that of its devices, as QEMU's
-migration writes it; and `disks/TARGET.qcow2`, what the guest had written to each of its disks. Nothing of it is ever
-written again.
+Its directory holds `ram`, the guest's memory, which clones map; `state`, that of its devices, as QEMU's migration
+writes it; `disks/TARGET.qcow2`, what the guest had written to each of its disks; `nvram`, the variables of its UEFI
+firmware; and, written last of all, `domain.xml`. Nothing of it is ever written again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_embedvm.domain import definition
-from pytest_embedvm.domain.model import Domain
-from pytest_embedvm.errors import OperationFailed
+from pytest_embedvm.domain import clonable, definition
+from pytest_embedvm.domain.model import Completed, Domain
+from pytest_embedvm.errors import EmbedError, OperationFailed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Template:
     def xml(self) -> Path:
         return self.folder / "domain.xml"
 
+    @property
+    def nvram(self) -> Path:
+        """The variables of its UEFI firmware, if it has one."""
+        return self.folder / "nvram"
+
     def disk(self, target: str) -> Path:
         """The image of the disk TARGET."""
         return self.folder / "disks" / f"{target}.qcow2"
@@ -43,9 +48,22 @@ class Template:
         :raise OperationFailed: when there is no template, or not all of one.
         """
         try:
-            text = self.xml.read_text("utf-8")
-            for path in (self.ram, self.state):
+            domain = definition.parse(self.xml.read_text("utf-8"))
+            for path in self._files(domain):
                 path.stat()
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, EmbedError) as error:
             raise OperationFailed(f"'{self.folder}' is no template: {error}") from error
-        return definition.parse(text)
+        return domain
+
+    def _files(self, domain: Domain) -> list[Path]:
+        """What has to be there beside the XML."""
+        disks = [self.disk(image.device) for image in clonable.written_images(domain)]
+        return [self.ram, self.state, *([self.nvram] if domain.os.nvram else []), *disks]
+
+
+@dataclass(frozen=True)
+class Cloned:
+    """What a clone was made of: where its guest went on from, and the domain it is, before its disks were its own."""
+
+    template: Template
+    domain: Completed

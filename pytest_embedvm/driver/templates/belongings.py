@@ -1,0 +1,81 @@
+"""The files that a guest writes to when it goes on elsewhere: overlays over images, variables of its firmware."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_embedvm.domain import clonable
+from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.driver import nvram
+from pytest_embedvm.driver.roots.root import Root
+from pytest_embedvm.driver.templates.template import Template
+from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.qemu.image import create_overlay
+
+if TYPE_CHECKING:
+    from pytest_embedvm.driver.machine import Machine
+
+#: Where a root's clones have their disks, below the directory of its machines' state.
+PLACE = ("lib", "qemu", "clones")
+
+
+def take(machine: Machine, template: Template, domain: Completed) -> Completed:
+    """DOMAIN, which MACHINE is to run, with files of its own that begin as those of TEMPLATE.
+
+    They are below the root, and go with `forget`.
+
+    :raise SystemFailure: when one cannot be made.
+    """
+    take_variables(machine, template, domain)
+    folder = _folder(machine.root, machine.uuid)
+    try:
+        return over(domain, template.disk, lambda: machine.root.directory(*PLACE, folder.name))
+    except BaseException:
+        forget(machine.root, machine.uuid)
+        raise
+
+
+def take_variables(machine: Machine, template: Template, domain: Completed) -> None:
+    """Give DOMAIN, which MACHINE is to run, the variables of TEMPLATE's UEFI firmware, if it has one.
+
+    They go as those of any other transient machine.
+
+    :raise SystemFailure: when they cannot be copied.
+    """
+    if domain.os.nvram is not None:
+        machine.driver.host.make_places(machine.name)
+        nvram.take_along(domain, template.nvram)
+
+
+def over(domain: Completed, base: Callable[[str], Path], directory: Callable[[], Path]) -> Completed:
+    """DOMAIN writing to new overlays over the qcow2 images BASE, by target, in DIRECTORY, which is made if needed.
+
+    :raise SystemFailure: when one cannot be made.
+    """
+    targets = [image.device for image in clonable.written_images(domain)]
+    if not targets:
+        return Completed(domain.copy())
+    folder = directory()
+    return Completed(clonable.over(domain, {target: _overlay(base(target), folder) for target in targets}))
+
+
+def _overlay(base: Path, folder: Path) -> str:
+    overlay = folder / base.name
+    try:
+        create_overlay(base, overlay, "qcow2")
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{overlay}': {error.strerror}") from error
+    return str(overlay)
+
+
+def forget(root: Root, machine: uuid.UUID) -> None:
+    """MACHINE has ended for good: remove what it wrote to, if it was a clone."""
+    shutil.rmtree(_folder(root, machine), ignore_errors=True)
+
+
+def _folder(root: Root, machine: uuid.UUID) -> Path:
+    return root.path.joinpath(*PLACE, str(machine))
