@@ -25,10 +25,10 @@ class Console(Base):
 
         :raise libvirtError: OPERATION_INVALID when the domain does not run, or ST is open already.
         """
-        checked = arguments.known(flags, CONSOLE, "qemuDomainOpenConsole")
+        force = DomainConsoleFlags.FORCE in arguments.known(flags, CONSOLE, "qemuDomainOpenConsole")
 
         async def opened(machine: Machine) -> Pipe:
-            return await self._session.keep(Pipe(await machine.open_console(dev_name, checked)))
+            return await self._session.keep(Pipe(await machine.open_console(dev_name, force=force)))
 
         return self._open(st, "virDomainOpenConsole", opened)
 
@@ -39,10 +39,10 @@ class Console(Base):
         :raise libvirtError: OPERATION_INVALID when the domain does not run, or ST is open already; OPERATION_FAILED
             when the channel is, and FLAGS do not say FORCE; INTERNAL_ERROR when there is none.
         """
-        checked = arguments.known(flags, DomainChannelFlags.CHANNEL_FORCE, "qemuDomainOpenChannel")
+        force = bool(arguments.known(flags, DomainChannelFlags.CHANNEL_FORCE, "qemuDomainOpenChannel"))
 
         async def opened(machine: Machine) -> Pipe:
-            return await self._session.keep(Pipe(await machine.open_channel(name, checked)))
+            return await self._session.keep(Pipe(await machine.open_channel(name, force=force)))
 
         return self._open(st, "virDomainOpenChannel", opened)
 

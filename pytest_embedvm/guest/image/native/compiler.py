@@ -1,11 +1,11 @@
 """The guest's own programs, from their sources to static ELF files: no compiler is needed on the host.
 
-The language looks like Python and has numbers of 64 bits alone. At the top of a source stand constants, `NAME = room(n)`
-for n bytes of zeroed memory (NAME is its address) and functions of such numbers; `main` is given the address of the
-stack as the kernel made it, and returns the exit status. In functions: variables, `if`, `while`, `break`, `continue`,
-`return`, arithmetic, comparisons (signed), `and`, `or`, `not`; `byte[a]`, `half[a]`, `word[a]`, `long[a]` are the memory at
-an address, unsigned; b"…" is the address of those bytes and a NUL; `syscall(number, …)` asks the kernel, and
-`copy(to, from, count)` moves bytes.
+The language looks like Python and has numbers of 64 bits alone. At the top of a source stand constants,
+`NAME = room(n)` for n bytes of zeroed memory (NAME is its address), and functions of such numbers; `main` is given the
+address of the stack as the kernel made it, and returns the exit status. In functions: variables, `if`, `while`,
+`break`, `continue`, `return`, arithmetic, comparisons (signed), `and`, `or`, `not`; `byte[a]`, `half[a]`, `word[a]`,
+`long[a]` are the memory at an address, unsigned; b"…" is the address of those bytes and a NUL; `syscall(number, …)`
+asks the kernel, and `copy(to, from, count)` moves bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SourceError(ValueError):
 
 
 def compiled(source: Path) -> bytes:
-    """The program for x86-64 whose source is in the file SOURCE.
+    """The program for x86-64 Linux whose source is in the file SOURCE.
 
     :raise SourceError: when that is not in the language.
     """
