@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON
+from pytest_embedvm.plugin.settings import ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -45,13 +45,13 @@ def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         pytest.skip(SKIP_REASON)
     from pytest_embedvm.plugin.images import Images
 
-    return Images(request.config, _shared(request.config, tmp_path_factory))
+    return Images(request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
 
 
-def _shared(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
-    """A directory of this run that is the same in all workers of pytest-xdist."""
+def _shared(config: pytest.Config, factory: pytest.TempPathFactory, name: str) -> Path:
+    """The directory NAME of this run, the same in all workers of pytest-xdist."""
     base = factory.getbasetemp()
-    return (base.parent if hasattr(config, "workerinput") else base) / "embedvm-images"
+    return (base.parent if hasattr(config, "workerinput") else base) / name
 
 
 @pytest.fixture
@@ -68,10 +68,17 @@ def embedvm_machines(
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
     from pytest_embedvm.plugin.session import Machines
+    from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
-    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory))
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
+    run = _shared(request.config, tmp_path_factory, "embedvm-templates")
+    templates = request.config.stash[TEMPLATES] = Templates(settings, run, images)
     connections = request.node.stash.setdefault(CONNECTIONS, [])
-    with Machines(settings, connections, tmp_path, images) as machines:
+
+    def announce(vm: VM) -> None:
+        request.node.user_properties.append((ORIGIN, str(vm.origin)))
+
+    with Machines(settings, connections, tmp_path, images=images, templates=templates, announce=announce) as machines:
         yield machines
 
 
@@ -115,19 +122,27 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 @pytest.fixture
 def embedvm_vm(
+    request: pytest.FixtureRequest,
     embedvm_machines: Machines,
     embedvm_conn: virConnect,
     embedvm_domain_xml: str,
     embedvm_domain_args: DomainArguments,
 ) -> VM:
-    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
+    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte.
+
+    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
+    """
+    if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture
 def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
-    """A virtual machine that has booted and answers: `vm.run("uname -r").stdout`."""
-    embedvm_vm.wait_ready(timeout=embedvm_domain_args.timeout)
+    """A virtual machine that answers, cloned or booted: `vm.run("uname -r").stdout`."""
+    from pytest_embedvm.plugin.session import wait_booted
+
+    wait_booted(embedvm_vm, embedvm_domain_args)
     return embedvm_vm
 
 
@@ -135,7 +150,7 @@ def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
 def vm_factory(
     embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_args: DomainArguments
 ) -> Callable[..., VM]:
-    """`vm_factory(**keywords)` boots one more VM in the root of `embedvm_conn`.
+    """`vm_factory(**keywords)` gives one more VM, which answers, in the root of `embedvm_conn`.
 
     The keywords are the marker's, and replace what the marker says; `name=` names the domain, `xml=` replaces
     the built-in XML, `connection=` puts the VM into another root.

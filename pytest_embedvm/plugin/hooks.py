@@ -13,13 +13,12 @@ from pytest_embedvm.plugin import controller, markers
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
     CACHE_VARIABLE,
+    FIXTURES,
     SETTINGS,
     SKIP_REASON,
     Settings,
     add_options,
 )
-
-FIXTURES: Final = "pytest_embedvm.plugin.fixtures"
 
 pytest_plugins: Final = [FIXTURES]
 

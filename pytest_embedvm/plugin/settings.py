@@ -15,20 +15,31 @@ NetworkChoice = Literal["private", "user", "host", "none"]
 OwnChoice = Literal["private", "host"]
 #: What boots a VM.
 Firmware = Literal["bios", "efi", "efi-secure-boot"]
+#: Whether a VM goes on where a template was stopped, or boots.
+BootChoice = Literal["auto", "clone", "cold"]
 Missing = Literal["skip", "fail"]
 
-#: Whose a VM's networks, secrets and storage are, if no marker says it; each is an option and an ini value, too.
+#: Whose a VM's networks, secrets and storage are, and how it starts, if no marker says it; each is an option and an ini
+#: value, too.
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "network": get_args(NetworkChoice),
     "secrets": get_args(OwnChoice),
     "storage": get_args(OwnChoice),
+    "boot": get_args(BootChoice),
 }
 
 #: How the driver is told, here and in what the tests start.
 CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
 ACCEL_VARIABLE: Final = "EMBEDVM_ACCEL"
 
+#: Where this plugin's fixtures are, and the one for which a VM has to answer.
+FIXTURES: Final = "pytest_embedvm.plugin.fixtures"
+VM_FIXTURE: Final = "vm"
+
 SETTINGS: Final = pytest.StashKey["Settings"]()
+
+#: The property of a test's report, once for each of its VMs: where that came from.
+ORIGIN: Final = "embedvm_origin"
 
 SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or put 'embedvm = true' into its ini file"
 
@@ -51,7 +62,7 @@ class Settings:
     output: Path
     show_console: bool
     pause: bool
-    #: What the marker's `network`, `secrets` and `storage` are where it does not say.
+    #: What the marker's `network`, `secrets`, `storage` and `boot` are where it does not say.
     choices: Mapping[str, str]
     #: What becomes of a test that needs what the host does not have.
     missing: Missing
@@ -162,6 +173,7 @@ def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         ("network", CHOICES["network"], "where VMs have their network card, and whose networks there are"),
         ("secrets", CHOICES["secrets"], "whose secrets there are"),
         ("storage", CHOICES["storage"], "whose storage pools there are"),
+        ("boot", CHOICES["boot"], "whether VMs are cloned from a template that booted once, or boot each"),
         ("missing", get_args(Missing), "what becomes of a test that needs what this host's libvirt does not have"),
     ):
         marker = "" if name == "missing" else ", unless its marker says"
