@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
@@ -136,9 +135,7 @@ async def freeze(machine: Machine, folder: Path) -> Template:
             raise OperationInvalid(f"domain '{machine.name}' was not started to be the template in '{folder}'")
         _require_clonable(live)
         await _write(machine, qemu, live, template)
-        qemu.ending = state.SAVED
-        qemu.process.send_signal(signal.SIGKILL)
-        await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(qemu, state.SAVED)
     return template
 
 
