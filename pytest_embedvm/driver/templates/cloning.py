@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,9 +138,7 @@ async def _start(
         await _load(machine, running, cloned.template)
         await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
     except BaseException:
-        running.ending = state.NOT_ARRIVED
-        running.process.send_signal(signal.SIGKILL)
-        await running.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(running, state.NOT_ARRIVED)
         raise
 
 
