@@ -80,8 +80,13 @@ def named_files(domain: str) -> list[Path]:
 
 
 def _words(element: Element) -> Iterator[str]:
-    yield (element.text or "").strip()
+    yield _text(element)
     yield from map(str, element.attrib.values())
+
+
+def _text(element: Element) -> str:
+    """The text directly in ELEMENT, whatever comments stand in it."""
+    return "".join((piece or "").strip() for piece in (element.text, *(child.tail for child in element)))
 
 
 def _described(domain: Element, digests: Mapping[str, str]) -> object:
@@ -95,14 +100,13 @@ def _described(domain: Element, digests: Mapping[str, str]) -> object:
 
 
 def _plain(element: Element, digests: Mapping[str, str]) -> object:
-    def content(word: str | None) -> str:
-        word = (word or "").strip()
+    def content(word: str) -> str:
         digest = digests.get(os.path.normpath(word)) if word.startswith("/") else None
         return f"content {digest}" if digest else word
 
     attributes = sorted((str(name), content(str(value))) for name, value in element.attrib.items())
-    children = [(_plain(child, digests), (child.tail or "").strip()) for child in element.iterchildren("*")]
-    return element.tag, attributes, content(element.text), children
+    children = [_plain(child, digests) for child in element.iterchildren("*")]
+    return element.tag, attributes, content(_text(element)), children
 
 
 def _home(prepare: Callable[..., object]) -> Path:

@@ -61,7 +61,7 @@ class Store:
 
         :param title: what it is, for people.
         :param anew: the name of a run for which it is to be made anew, by the first of its processes that comes.
-        :param progress: told, again and again, what is waited for.
+        :param progress: told that it is being made, or again and again for whom is waited.
         :raise SystemFailure: when the disk is full, or the cache cannot be written and there is nothing `instead`.
         :raise OperationTimeout: when another process has been making it for an hour.
         """
@@ -73,6 +73,8 @@ class Store:
             with locked(folder / f"{key}.lock", doing, LOCK_TIMEOUT_S, progress):
                 directory = self._take(folder, key, anew)
                 if directory is None:
+                    if progress is not None:
+                        progress(doing)
                     directory = self._make(folder, key, make, title, anew)
                     self._pruned = False
         if folder == self._folder and not self._pruned:
@@ -85,10 +87,11 @@ class Store:
 
         :param directory: what `get` returned; nothing happens if another process has made another one since.
         """
-        for found in self._generations(self._folder, key):
-            if directory is None or found == directory:
-                unseal(found)
-                remove_unheld(found)
+        for folder in filter(None, (self._folder, self._instead)):
+            for found in self._generations(folder, key):
+                if directory is None or found == directory:
+                    unseal(found)
+                    remove_unheld(found)
 
     def entries(self) -> list[Entry]:
         """All that is there, the one used last first."""
