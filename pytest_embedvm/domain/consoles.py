@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.devices._character import CharacterDevice
+from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.model import Completed
 
 #: What query-chardev puts before the path of a pty.
@@ -26,6 +27,8 @@ class Console:
     type: str
     path: str | None
     listens: bool
+    #: A channel's, in the guest.
+    name: str | None = None
 
 
 def consoles(domain: Completed) -> list[Console]:
@@ -39,9 +42,14 @@ def consoles(domain: Completed) -> list[Console]:
     return list(found.values())
 
 
-def _console(device: CharacterDevice) -> Console:
+def channels(domain: Completed) -> list[Console]:
+    """What openChannel() can name, by alias or name; the first is the one it takes when nothing is named."""
+    return [_console(channel, channel.name) for channel in domain.devices.all if isinstance(channel, Channel)]
+
+
+def _console(device: CharacterDevice, name: str | None = None) -> Console:
     chardev = device.chardev
-    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources))
+    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources), name)
 
 
 def learn(domain: Completed, chardevs: Iterable[Mapping[str, Any]]) -> None:
