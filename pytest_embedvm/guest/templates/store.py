@@ -186,4 +186,4 @@ def _warn(folder: Path, why: str) -> None:
     """Say so, once in the life of this process."""
     if folder not in _warned:
         _warned.add(folder)
-        warnings.warn(f"the cache {folder} cannot be written {why}", stacklevel=5)
+        warnings.warn(f"the cache {folder} cannot be written {why}", stacklevel=4)
