@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON
+from pytest_embedvm.plugin.settings import MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -21,18 +21,32 @@ if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.session import Machines
 
 
 @pytest.fixture
-def embedvm_root(tmp_path: Path) -> Path:
+def embedvm_root(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
-    It is purged at teardown by whoever opened it.
+    It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have.
     """
+    kept = _kept(request, tmp_path_factory)
+    if kept is not None:
+        return kept.root
     root = tmp_path / "embedvm"
     root.mkdir(mode=0o700)
     return root
+
+
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+    """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
+    wanted = arguments(request.node)
+    if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
+        return None
+    from pytest_embedvm.plugin.scope import kept_for
+
+    return kept_for(request.node, wanted, lambda: factory.mktemp(f"embedvm-{wanted.scope}"))
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +59,13 @@ def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         pytest.skip(SKIP_REASON)
     from pytest_embedvm.plugin.images import Images
 
-    return Images(request.config, _shared(request.config, tmp_path_factory))
+    return Images(request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
 
 
-def _shared(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
-    """A directory of this run that is the same in all workers of pytest-xdist."""
+def _shared(config: pytest.Config, factory: pytest.TempPathFactory, name: str) -> Path:
+    """The directory NAME of this run, the same in all workers of pytest-xdist."""
     base = factory.getbasetemp()
-    return (base.parent if hasattr(config, "workerinput") else base) / "embedvm-images"
+    return (base.parent if hasattr(config, "workerinput") else base) / name
 
 
 @pytest.fixture
@@ -67,12 +81,32 @@ def embedvm_machines(
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.recipe import definition_of
     from pytest_embedvm.plugin.session import Machines
+    from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
-    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory))
+    run = _shared(request.config, tmp_path_factory, "embedvm-templates")
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
+    templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
+    templates.images = images
+    templates.images_of = definition_of(request.node, "embedvm_images")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
-    with Machines(settings, connections, tmp_path, images) as machines:
+    properties = request.node.user_properties
+
+    def announce(vm: VM) -> None:
+        properties.append((ORIGIN, str(vm.origin)))
+
+    with Machines(
+        settings,
+        connections,
+        tmp_path,
+        images=images,
+        templates=templates,
+        announce=announce,
+        kept=_kept(request, tmp_path_factory),
+    ) as machines:
         yield machines
+    properties.extend((MADE, made) for made in templates.take_made())
 
 
 @pytest.fixture
@@ -115,19 +149,27 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 @pytest.fixture
 def embedvm_vm(
+    request: pytest.FixtureRequest,
     embedvm_machines: Machines,
     embedvm_conn: virConnect,
     embedvm_domain_xml: str,
     embedvm_domain_args: DomainArguments,
 ) -> VM:
-    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
+    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte.
+
+    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
+    """
+    if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture
 def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
-    """A virtual machine that has booted and answers: `vm.run("uname -r").stdout`."""
-    embedvm_vm.wait_ready(timeout=embedvm_domain_args.timeout)
+    """A virtual machine that answers, cloned or booted: `vm.run("uname -r").stdout`."""
+    from pytest_embedvm.plugin.session import wait_booted
+
+    wait_booted(embedvm_vm, embedvm_domain_args)
     return embedvm_vm
 
 
@@ -135,7 +177,7 @@ def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
 def vm_factory(
     embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_args: DomainArguments
 ) -> Callable[..., VM]:
-    """`vm_factory(**keywords)` boots one more VM in the root of `embedvm_conn`.
+    """`vm_factory(**keywords)` gives one more VM, which answers, in the root of `embedvm_conn`.
 
     The keywords are the marker's, and replace what the marker says; `name=` names the domain, `xml=` replaces
     the built-in XML, `connection=` puts the VM into another root.

@@ -15,20 +15,37 @@ NetworkChoice = Literal["private", "user", "host", "none"]
 OwnChoice = Literal["private", "host"]
 #: What boots a VM.
 Firmware = Literal["bios", "efi", "efi-secure-boot"]
+#: Whether a VM goes on where a template was stopped, or boots.
+BootChoice = Literal["auto", "clone", "cold"]
+#: Which tests have one root and one VM, which is reset between them.
+ScopeChoice = Literal["function", "class", "module", "session"]
 Missing = Literal["skip", "fail"]
 
-#: Whose a VM's networks, secrets and storage are, if no marker says it; each is an option and an ini value, too.
+#: Whose a VM's networks, secrets and storage are, and how it starts, if no marker says it; each is an option and an ini
+#: value, too.
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "network": get_args(NetworkChoice),
     "secrets": get_args(OwnChoice),
     "storage": get_args(OwnChoice),
+    "boot": get_args(BootChoice),
+    "scope": get_args(ScopeChoice),
 }
 
 #: How the driver is told, here and in what the tests start.
 CACHE_VARIABLE: Final = "EMBEDVM_CACHE_DIR"
 ACCEL_VARIABLE: Final = "EMBEDVM_ACCEL"
 
+#: Where this plugin's fixtures are, and the one for which a VM has to answer.
+FIXTURES: Final = "pytest_embedvm.plugin.fixtures"
+VM_FIXTURE: Final = "vm"
+
 SETTINGS: Final = pytest.StashKey["Settings"]()
+
+#: The property of a test's report, once for each of its VMs: where that came from.
+ORIGIN: Final = "embedvm_origin"
+
+#: And that of the test for which a template was made: which one, and how long it took.
+MADE: Final = "embedvm_template"
 
 SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or put 'embedvm = true' into its ini file"
 
@@ -51,7 +68,9 @@ class Settings:
     output: Path
     show_console: bool
     pause: bool
-    #: What the marker's `network`, `secrets` and `storage` are where it does not say.
+    #: Whether templates that are there are made anew, once in the run.
+    create_templates: bool
+    #: What the marker's `network`, `secrets`, `storage` and `boot` are where it does not say.
     choices: Mapping[str, str]
     #: What becomes of a test that needs what the host does not have.
     missing: Missing
@@ -71,6 +90,7 @@ class Settings:
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
+            create_templates=bool(config.getoption("embedvm_create_templates")),
             choices={name: _chosen(config, name, words) for name, words in CHOICES.items()},
             missing=cast("Missing", _chosen(config, "missing", get_args(Missing))),
             rootpath=config.rootpath,
@@ -153,6 +173,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
     parser.addini("embedvm_cache_size", default="", help="the same as --embedvm-cache-size on each run")
+    group.addoption(
+        "--embedvm-create-templates",
+        action="store_true",
+        help="make the templates of this run's VMs anew, once each, also where they are in the cache",
+    )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
     _add_choices(parser, group)
 
@@ -162,6 +187,8 @@ def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         ("network", CHOICES["network"], "where VMs have their network card, and whose networks there are"),
         ("secrets", CHOICES["secrets"], "whose secrets there are"),
         ("storage", CHOICES["storage"], "whose storage pools there are"),
+        ("boot", CHOICES["boot"], "whether VMs are cloned from a template that booted once, or boot each"),
+        ("scope", CHOICES["scope"], "which tests share a root and a VM, which is reset for each"),
         ("missing", get_args(Missing), "what becomes of a test that needs what this host's libvirt does not have"),
     ):
         marker = "" if name == "missing" else ", unless its marker says"
