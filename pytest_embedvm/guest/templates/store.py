@@ -61,7 +61,7 @@ class Store:
 
         :param title: what it is, for people.
         :param anew: the name of a run for which it is to be made anew, by the first of its processes that comes.
-        :param progress: told that it is being made, or again and again for whom is waited.
+        :param progress: told for whom is waited, again and again; when it is made here, MAKE can tell.
         :raise SystemFailure: when the disk is full, or the cache cannot be written and there is nothing `instead`.
         :raise OperationTimeout: when another process has been making it for an hour.
         """
@@ -73,8 +73,6 @@ class Store:
             with locked(folder / f"{key}.lock", doing, LOCK_TIMEOUT_S, progress):
                 directory = self._take(folder, key, anew)
                 if directory is None:
-                    if progress is not None:
-                        progress(doing)
                     directory = self._make(folder, key, make, title, anew)
                     self._pruned = False
         if folder == self._folder and not self._pruned:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from pytest_embedvm.errors import XMLError
 from pytest_embedvm.guest.templates import key as module
-from pytest_embedvm.guest.templates.key import named_files, template_key
+from pytest_embedvm.guest.templates.key import named_files, qemu_identity, template_key
 from pytest_embedvm.qemu.binary import find_binary
-from pytest_embedvm.qemu.cache import qemu_identity
 from pytest_embedvm.qemu.image import create_blank, create_overlay
 
 DOMAIN = """
@@ -230,11 +229,11 @@ def test_named_files_are_those_that_are_there(paths: dict[str, Path], tmp_path: 
 
 
 def test_another_qemu_is_another_identity(tmp_path: Path) -> None:
-    """By all that the cache of probes knows it by."""
-    binary = tmp_path / "qemu"
-    binary.write_text("#!/bin/sh\n")
-    binary.chmod(0o700)
+    binary, same = tmp_path / "qemu", tmp_path / "copied"
+    for path in (binary, same):
+        path.write_text("#!/bin/sh\n")
     before = qemu_identity(binary, "tcg")
+    assert qemu_identity(same, "tcg") == before
     assert qemu_identity(binary, "tcg") == before != qemu_identity(binary, "kvm")
     assert qemu_identity(find_binary(), "tcg") != before
     binary.write_text("#!/bin/sh\ntrue\n")
