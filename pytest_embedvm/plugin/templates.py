@@ -20,7 +20,7 @@ from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.files import make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
 from pytest_embedvm.guest.templates.building import Start, build, clone_vm
-from pytest_embedvm.guest.templates.key import named_files, template_key
+from pytest_embedvm.guest.templates.key import named_files, qemu_identity, template_key
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.plugin import machine
@@ -29,7 +29,7 @@ from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.settings import SETTINGS, Settings
 from pytest_embedvm.plugin.terminal import teller
 from pytest_embedvm.qemu.binary import find_binary
-from pytest_embedvm.qemu.cache import default_cache_dir, qemu_identity
+from pytest_embedvm.qemu.cache import default_cache_dir
 from pytest_embedvm.xml import document
 from pytest_embedvm.xml.document import Element
 
