@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
+from pytest_embedvm.plugin.settings import AHEAD, HANDED, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -20,19 +20,31 @@ __tracebackhide__ = True
 if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain
+    from pytest_embedvm.plugin.ahead import Ahead
     from pytest_embedvm.plugin.images import Images
     from pytest_embedvm.plugin.session import Machines
 
 
 @pytest.fixture
-def embedvm_root(tmp_path: Path) -> Path:
+def embedvm_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
-    It is purged at teardown by whoever opened it.
+    It is purged at teardown by whoever opened it. Where the VM was made ahead, it is a link to that one's.
     """
     root = tmp_path / "embedvm"
-    root.mkdir(mode=0o700)
-    return root
+    ahead = request.config.stash.get(AHEAD, None)
+    handed = ahead.take(request.node) if ahead else None
+    if ahead is None or handed is None:
+        root.mkdir(mode=0o700)
+        yield root
+        return
+    root.symlink_to(handed.made.root)
+    request.node.stash[HANDED] = handed
+    yield root
+    root.unlink()
+    if HANDED in request.node.stash:  # nobody came to open it
+        del request.node.stash[HANDED]
+        ahead.give_back(handed)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +90,31 @@ def embedvm_machines(
     def announce(vm: VM) -> None:
         request.node.user_properties.append((ORIGIN, str(vm.origin)))
 
-    with Machines(settings, connections, tmp_path, images=images, templates=templates, announce=announce) as machines:
+    with Machines(
+        settings,
+        connections,
+        tmp_path,
+        images=images,
+        templates=templates,
+        announce=announce,
+        ahead=_ahead(request.config, tmp_path_factory),
+        owner=request.node.nodeid,
+    ) as machines:
         yield machines
+
+
+def _ahead(config: pytest.Config, factory: pytest.TempPathFactory) -> Ahead | None:
+    """What is made ahead in this process; None where VMs cannot be counted."""
+    from pytest_embedvm.plugin.ahead import Ahead
+    from pytest_embedvm.plugin.slots import slots_of
+
+    settings = config.stash[SETTINGS]
+    slots = slots_of(settings)
+    if AHEAD not in config.stash and slots is not None:
+        # What a console shows while nobody has its VM would come in the wrong test.
+        size = 0 if settings.show_console else settings.pool
+        config.stash[AHEAD] = Ahead(factory.getbasetemp().resolve() / "embedvm-pool", slots, size)
+    return config.stash.get(AHEAD, None)
 
 
 @pytest.fixture
@@ -97,8 +132,17 @@ def embedvm_conn_factory(embedvm_machines: Machines, embedvm_domain_args: Domain
 
 
 @pytest.fixture
-def embedvm_conn(embedvm_conn_factory: Callable[..., virConnect], embedvm_root: Path) -> virConnect:
+def embedvm_conn(
+    request: pytest.FixtureRequest,
+    embedvm_machines: Machines,
+    embedvm_conn_factory: Callable[..., virConnect],
+    embedvm_root: Path,
+) -> virConnect:
     """A connection to `embedvm_root`: libvirt-python's `virConnect`."""
+    handed = request.node.stash.get(HANDED, None)
+    if handed is not None:
+        del request.node.stash[HANDED]
+        return embedvm_machines.adopt(handed)
     return embedvm_conn_factory(embedvm_root)
 
 
@@ -132,6 +176,9 @@ def embedvm_vm(
 
     It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
     """
+    ready = embedvm_machines.receive()
+    if ready is not None:
+        return ready
     if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
         return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
