@@ -12,7 +12,7 @@ from typing import Final, Self, TypeVar
 
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.embed import CAPTURE_BYTES, Capture
-from pytest_embedvm.guest import files, install, network, power, shell
+from pytest_embedvm.guest import files, install, network, power, reset, shell
 from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
@@ -271,6 +271,18 @@ class VM:
         :raise libvirtError: when it cannot be asked.
         """
         power.reboot(self.domain, self._watch, self._agent, Deadline(timeout))
+
+    def reset_to_template(self, timeout: float = reset.TIMEOUT_S) -> None:
+        """Have the guest be again where its template was stopped, as a new clone would; it may have ended, or be dead.
+
+        Name, uuid, MAC and IP addresses stay, time and randomness are new. All else that happened is undone: in its
+        memory, on its disks, to its devices and its `link`. Captures and forwarded ports have ended; ask for them anew.
+
+        :param timeout: seconds until the guest must answer.
+        :raise libvirtError: OPERATION_INVALID when it is no clone: it booted (see `origin`).
+        :raise WaitTimeout: when the guest does not answer in time.
+        """
+        reset.reset_to_template(self, timeout)
 
     @property
     def network(self) -> Network:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import AHEAD, HANDED, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
+from pytest_embedvm.plugin.settings import AHEAD, HANDED, MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -22,15 +22,23 @@ if TYPE_CHECKING:
     from pytest_embedvm.libvirt import virConnect, virDomain
     from pytest_embedvm.plugin.ahead import Ahead
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.session import Machines
 
 
 @pytest.fixture
-def embedvm_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def embedvm_root(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
-    It is purged at teardown by whoever opened it. Where the VM was made ahead, it is a link to that one's.
+    It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have; where the VM was
+    made ahead, it is a link to that one's.
     """
+    kept = _kept(request, tmp_path_factory)
+    if kept is not None:
+        yield kept.root
+        return
     root = tmp_path / "embedvm"
     ahead = request.config.stash.get(AHEAD, None)
     handed = ahead.take(request.node) if ahead else None
@@ -45,6 +53,16 @@ def embedvm_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pat
     if HANDED in request.node.stash:  # nobody came to open it
         del request.node.stash[HANDED]
         ahead.give_back(handed)
+
+
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+    """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
+    wanted = arguments(request.node)
+    if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
+        return None
+    from pytest_embedvm.plugin.scope import kept_for
+
+    return kept_for(request.node, wanted, lambda: factory.mktemp(f"embedvm-{wanted.scope}"))
 
 
 @pytest.fixture(scope="session")
@@ -79,16 +97,20 @@ def embedvm_machines(
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.recipe import definition_of
     from pytest_embedvm.plugin.session import Machines
     from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
-    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
     run = _shared(request.config, tmp_path_factory, "embedvm-templates")
-    templates = request.config.stash[TEMPLATES] = Templates(settings, run, images)
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
+    templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
+    templates.images = images
+    templates.images_of = definition_of(request.node, "embedvm_images")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
+    properties = request.node.user_properties
 
     def announce(vm: VM) -> None:
-        request.node.user_properties.append((ORIGIN, str(vm.origin)))
+        properties.append((ORIGIN, str(vm.origin)))
 
     with Machines(
         settings,
@@ -99,8 +121,10 @@ def embedvm_machines(
         announce=announce,
         ahead=_ahead(request.config, tmp_path_factory),
         owner=request.node.nodeid,
+        kept=_kept(request, tmp_path_factory),
     ) as machines:
         yield machines
+    properties.extend((MADE, made) for made in templates.take_made())
 
 
 def _ahead(config: pytest.Config, factory: pytest.TempPathFactory) -> Ahead | None:
@@ -180,7 +204,7 @@ def embedvm_vm(
     if ready is not None:
         return ready
     if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
-        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 

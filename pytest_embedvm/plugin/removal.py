@@ -35,7 +35,7 @@ def remove(root: Path, stayed: list[str], *, ours: bool) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def complain(stayed: list[str]) -> None:
-    """Fail the test when anything STAYED."""
+def complain(stayed: list[str], what: str = "the test") -> None:
+    """Fail, if anything STAYED, once WHAT is over."""
     if stayed:
-        pytest.fail("embedvm: the test is over, and still there is " + "; ".join(stayed), pytrace=False)
+        pytest.fail(f"embedvm: {what} is over, and still there is {'; '.join(stayed)}", pytrace=False)

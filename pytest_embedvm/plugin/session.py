@@ -35,6 +35,7 @@ from pytest_embedvm.xml import document
 if TYPE_CHECKING:
     from pytest_embedvm.plugin.ahead import Ahead, Handed
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.templates import Templates
 
 #: pytest shows the line that called, not these.
@@ -58,6 +59,7 @@ class Machines:
         announce: Callable[[VM], None] | None = None,
         ahead: Ahead | None = None,
         owner: str = "a disk that is being prepared",
+        kept: Kept | None = None,
     ) -> None:
         """:param connections: told of each that is opened, and emptied in the end.
         :param images: what `image=` may name.
@@ -65,6 +67,7 @@ class Machines:
         :param announce: told of each VM that is there.
         :param ahead: takes away what was made ahead.
         :param owner: for whom slots are taken.
+        :param kept: a root that this test does not end.
         """
         self._settings = settings
         self._folder = folder.resolve()
@@ -78,6 +81,7 @@ class Machines:
         #: Which VM lives in which slot.
         self._places: list[tuple[VM, Slot]] = []
         self._handed: Handed | None = None
+        self._kept = kept
         self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
         self._roots: dict[Path, bool] = {}
@@ -115,6 +119,8 @@ class Machines:
             stack.callback(slot.release)
         for root, ours in self._roots.items():
             stack.callback(remove, root, stayed, ours=ours)
+        if self._kept is not None:
+            stack.callback(self._kept.tidy, stayed)
         for connection in self._connections:
             stack.callback(close, connection)
         for vm in self._vms:
@@ -165,10 +171,14 @@ class Machines:
             root.mkdir(mode=0o700)
             self._roots[root] = True
         path = Path(os.path.realpath(root))
-        self._roots.setdefault(path, path == self._folder / ROOT)
-        if self._roots[path]:
-            index.dispose(path)
+        kept = self._keeper(path)
+        if kept is None:
+            self._roots.setdefault(path, path == self._folder / ROOT)
+            if self._roots[path]:
+                index.dispose(path)
         with self._if_the_host_has_it():
+            if kept is not None:
+                kept.open(wanted)
             connection = libvirt.open(root_uri(path, wanted))
         self._connections.append(connection)
         return connection
@@ -243,31 +253,49 @@ class Machines:
         with self._if_the_host_has_it():
             return self._keep(boot)
 
-    def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments) -> VM:
+    def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, *, keep: bool = False) -> VM:
         """A clone, which answers, of a template of the domain XML; or where it can be none a VM that boots.
 
         Fails the test when it is WANTED to be a clone, and cannot be.
 
+        :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
         :raise GuestError: when the guest of the template does not come up.
         """
-        if wanted.boot == "cold":
-            return self.start(connection, xml, capture=wanted.capture, reason="boot='cold'")
+        kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
+        reason = "boot='cold'"
         try:
-            return self._keep(partial(self._clone, connection, xml, wanted))
+            if wanted.boot != "cold":
+                return self._keep(partial(self._clone, connection, xml, wanted, kept))
         except CannotClone as error:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
+        if kept is not None:
+            reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
         return self.start(connection, xml, capture=wanted.capture, reason=reason)
 
-    def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments) -> VM:
+    def _keeper(self, root: Path) -> Kept | None:
+        """Who keeps ROOT, if it is not this test's alone."""
+        return self._kept if self._kept is not None and self._kept.has(root) else None
+
+    def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
         blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
-        return self._templates.clone(
-            blueprint, connection, name, lambda: self._workshop(wanted), show=self._show, capture=wanted.capture
+        start = partial(kept.start, blueprint.key, connection, name) if kept else None
+        vm = self._templates.clone(
+            blueprint,
+            connection,
+            name,
+            partial(self._workshop, wanted),
+            show=self._show,
+            capture=wanted.capture,
+            start=start,
         )
+        if kept is not None:
+            vm.origin = kept.origin(vm.origin)
+        return vm
 
     @contextmanager
     def _workshop(self, wanted: DomainArguments) -> Iterator[libvirt.virConnect]:

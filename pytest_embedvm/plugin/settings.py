@@ -20,6 +20,8 @@ OwnChoice = Literal["private", "host"]
 Firmware = Literal["bios", "efi", "efi-secure-boot"]
 #: Whether a VM goes on where a template was stopped, or boots.
 BootChoice = Literal["auto", "clone", "cold"]
+#: Which tests have one root and one VM, which is reset between them.
+ScopeChoice = Literal["function", "class", "module", "session"]
 Missing = Literal["skip", "fail"]
 
 #: Whose a VM's networks, secrets and storage are, and how it starts, if no marker says it; each is an option and an ini
@@ -29,6 +31,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "secrets": get_args(OwnChoice),
     "storage": get_args(OwnChoice),
     "boot": get_args(BootChoice),
+    "scope": get_args(ScopeChoice),
 }
 
 #: How the driver is told, here and in what the tests start.
@@ -47,6 +50,9 @@ HANDED: Final = pytest.StashKey["Handed"]()
 
 #: The property of a test's report, once for each of its VMs: where that came from.
 ORIGIN: Final = "embedvm_origin"
+
+#: And that of the test for which a template was made: which one, and how long it took.
+MADE: Final = "embedvm_template"
 
 SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or put 'embedvm = true' into its ini file"
 
@@ -73,6 +79,8 @@ class Settings:
     output: Path
     show_console: bool
     pause: bool
+    #: Whether templates that are there are made anew, once in the run.
+    create_templates: bool
     #: What the marker's `network`, `secrets`, `storage` and `boot` are where it does not say.
     choices: Mapping[str, str]
     #: What becomes of a test that needs what the host does not have.
@@ -95,6 +103,7 @@ class Settings:
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
+            create_templates=bool(config.getoption("embedvm_create_templates")),
             choices={name: _chosen(config, name, words) for name, words in CHOICES.items()},
             missing=cast("Missing", _chosen(config, "missing", get_args(Missing))),
             rootpath=config.rootpath,
@@ -191,6 +200,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     _add_counts(parser, group)
     parser.addini("embedvm_cache_size", default="", help="the same as --embedvm-cache-size on each run")
+    group.addoption(
+        "--embedvm-create-templates",
+        action="store_true",
+        help="make the templates of this run's VMs anew, once each, also where they are in the cache",
+    )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
     _add_choices(parser, group)
 
@@ -219,6 +233,7 @@ def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         ("secrets", CHOICES["secrets"], "whose secrets there are"),
         ("storage", CHOICES["storage"], "whose storage pools there are"),
         ("boot", CHOICES["boot"], "whether VMs are cloned from a template that booted once, or boot each"),
+        ("scope", CHOICES["scope"], "which tests share a root and a VM, which is reset for each"),
         ("missing", get_args(Missing), "what becomes of a test that needs what this host's libvirt does not have"),
     ):
         marker = "" if name == "missing" else ", unless its marker says"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,14 +19,15 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.files import make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
-from pytest_embedvm.guest.templates.building import build, clone_vm
+from pytest_embedvm.guest.templates.building import Start, build, clone_vm
 from pytest_embedvm.guest.templates.key import named_files, template_key
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.domains import Disk
 from pytest_embedvm.plugin.markers import DomainArguments
-from pytest_embedvm.plugin.settings import Settings
+from pytest_embedvm.plugin.settings import SETTINGS, Settings
+from pytest_embedvm.plugin.terminal import teller
 from pytest_embedvm.qemu.binary import find_binary
 from pytest_embedvm.qemu.cache import default_cache_dir, qemu_identity
 from pytest_embedvm.xml import document
@@ -127,17 +131,16 @@ def _stand_on_bases(domain: Element, overlays: Mapping[Path, Disk]) -> Iterator[
 class Templates:
     """The templates of one run, which all its workers share; they stay for later runs."""
 
-    def __init__(
-        self, settings: Settings, run: Path, images: Images, tell: Callable[[str], None] | None = None
-    ) -> None:
-        """:param run: a directory of this run, the same in all its workers.
-        :param images: what `image=` may name.
-        :param tell: told when something takes its time.
-        """
-        self._settings = settings
-        self.images = images
+    def __init__(self, config: pytest.Config, run: Path) -> None:
+        """:param run: a directory of this run, the same in all its workers."""
+        settings = config.stash[SETTINGS]
+        #: What `image=` may name in the test that runs, and whose fixture said so.
+        self.images: Images | None = None
+        self.images_of: object = None
         self._run = run
-        self._tell = tell
+        self._anew = _name_of(config) if settings.create_templates else None
+        self._tell = teller(config)
+        self._made: list[str] = []
         self._store = Store(
             default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
         )
@@ -152,25 +155,28 @@ class Templates:
         *,
         show: Show | None = None,
         capture: bool = False,
+        start: Start | None = None,
     ) -> VM:
         """A VM called NAME in CONNECTION's root, cloned from the template of BLUEPRINT, made unless it is there.
 
         One that does not restore is dropped and made anew, once.
 
+        :param start: starts its domain, as in `clone_vm`.
         :raise CannotClone: when there can be no template, or none that restores.
         :raise TemplateFailed: when its guest has not come up before in this run.
         :raise GuestError: when its guest does not come up.
         """
         origin = Origin("clone", template=blueprint.key)
+        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
         folder = self.get(blueprint, workshop, show=show)
         try:
-            return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
+            return make(folder)
         except CannotRestore as error:
-            self._say(f"{error}; it is dropped, and made anew")
+            self._tell(f"{error}; it is dropped, and made anew")
         self._store.drop(blueprint.key, folder)
         folder = self.get(blueprint, workshop, show=show)
         try:
-            return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
+            return make(folder)
         except CannotRestore as error:
             self._note(blueprint, error)
             raise CannotClone(f"{error} (it was made anew)") from error
@@ -185,15 +191,20 @@ class Templates:
 
         def make(folder: Path) -> None:
             self._refuse_tried(blueprint)
+            self._tell(f"making the template of {blueprint.title}")
+            begun = time.monotonic()
             with _Attempt(lambda error: self._note(blueprint, error)), workshop() as connection:
                 build(connection, blueprint.xml, folder, ready_timeout=blueprint.timeout, show=show)
+            took = time.monotonic() - begun
+            self._made.append(f"the template {blueprint.key} was made in {took:.1f} s: {blueprint.title}")
 
         self._refuse_tried(blueprint)
-        return self._store.get(blueprint.key, make, title=blueprint.title, progress=self._say)
+        return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
 
-    def _say(self, sentence: str) -> None:
-        if self._tell is not None:
-            self._tell(sentence)
+    def take_made(self) -> list[str]:
+        """A sentence for each template that was made since this was asked last."""
+        made, self._made = self._made, []
+        return made
 
     def _noted(self, blueprint: Blueprint) -> Path:
         return self._run / f"{blueprint.key}.json"
@@ -219,6 +230,12 @@ class Templates:
             raise CannotClone(note["words"])
         if blueprint.timeout <= note["timeout"]:
             raise TemplateFailed(f"{blueprint.title} did not come up earlier in this run: {note['words']}")
+
+
+def _name_of(config: pytest.Config) -> str:
+    """A name for this run, the same in all its workers, and another one in each run."""
+    worker = getattr(config, "workerinput", {})
+    return str(worker.get("testrunuid") or uuid.uuid4())
 
 
 class _Attempt:

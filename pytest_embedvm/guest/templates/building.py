@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import network, renewal
@@ -22,6 +22,9 @@ CONSOLE: Final = "console.txt"
 
 #: What a template is to blame for: it is not all there, or QEMU does not take it.
 _BROKEN: Final = (libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_ERR_INTERNAL_ERROR)
+
+#: Starts a domain that goes on where the template in this directory was stopped, paused.
+Start: TypeAlias = Callable[[Path], libvirt.virDomain]
 
 _FLAGS: Final = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
 
@@ -74,18 +77,20 @@ def clone_vm(
     origin: Origin,
     show: Show | None = None,
     capture: bool = False,
+    start: Start | None = None,
 ) -> VM:
     """A VM called NAME in CONNECTION's root that goes on where the template in FOLDER was stopped, and answers.
 
     Its console begins with what the template's had shown. It ends with CONNECTION.
 
     :param capture: write what passes each network card into a file, from the clone's first frame on.
+    :param start: starts its domain, where that is not just a new clone.
     :raise CannotRestore: when the guest does not go on.
     :raise libvirtError: when something else is in the way, such as another domain NAME.
     """
     history = _console(folder)
     with _restoring(folder), contextlib.ExitStack() as undo:
-        domain = embed.clone(connection, folder, name, _FLAGS)
+        domain = start(folder) if start else embed.clone(connection, folder, name, _FLAGS)
         undo.callback(_end, domain)
         vm = VM(domain, show=show, history=history, origin=origin)
         undo.callback(vm.close)
