@@ -15,6 +15,7 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import VM, CannotClone
+from pytest_embedvm.guest.templates.key import named_files
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.session import root_uri, show_line
@@ -53,6 +54,11 @@ class Recipe:
     _blueprint: Blueprint = field(compare=False, repr=False)
     _templates: Templates = field(compare=False, repr=False)
     _show_console: bool = field(compare=False, repr=False)
+
+    @property
+    def files(self) -> list[Path]:
+        """What clones are made of: another content makes other clones."""
+        return named_files(self._blueprint.xml)
 
     def make(self, root: Path, *, name: str = "vm") -> Made:
         """A clone called NAME in ROOT, a new private directory; its template is made unless it is there.
