@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
+from pytest_embedvm.plugin.settings import MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -81,16 +81,20 @@ def embedvm_machines(
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.recipe import definition_of
     from pytest_embedvm.plugin.session import Machines
     from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
-    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
     run = _shared(request.config, tmp_path_factory, "embedvm-templates")
-    templates = request.config.stash[TEMPLATES] = Templates(settings, run, images)
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
+    templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
+    templates.images = images
+    templates.images_of = definition_of(request.node, "embedvm_images")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
+    properties = request.node.user_properties
 
     def announce(vm: VM) -> None:
-        request.node.user_properties.append((ORIGIN, str(vm.origin)))
+        properties.append((ORIGIN, str(vm.origin)))
 
     with Machines(
         settings,
@@ -102,6 +106,7 @@ def embedvm_machines(
         kept=_kept(request, tmp_path_factory),
     ) as machines:
         yield machines
+    properties.extend((MADE, made) for made in templates.take_made())
 
 
 @pytest.fixture

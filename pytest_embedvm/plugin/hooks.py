@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_embedvm.plugin import controller, markers
+from pytest_embedvm.plugin.origins import Origins
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
     CACHE_VARIABLE,
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not settings.enabled:
         return
+    config.pluginmanager.register(Origins(), "embedvm-origins")
     if settings.cache_dir:
         _set_variable(config, CACHE_VARIABLE, str(settings.cache_dir))
     _set_variable(config, ACCEL_VARIABLE, settings.accel)

@@ -92,6 +92,8 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
     wanted = arguments(item)
     if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
         return None
+    if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
+        return None  # what the name stands for nobody has said yet
     domains = Domains(settings, templates.images)
     try:
         disk = _disk(domains, wanted)
@@ -111,10 +113,15 @@ def _disk(domains: Domains, wanted: DomainArguments) -> Disk | None:
     return Disk(path, image_format(path))
 
 
+def definition_of(item: pytest.Item, name: str) -> object:
+    """The fixture NAME as ITEM has it, before any of its fixtures is made; None where it has none."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = info.name2fixturedefs.get(name) if info is not None else None
+    return found[-1] if found else None
+
+
 def _uses_only_ours(item: pytest.Item) -> bool:
     """Whether ITEM asks for `vm`, and all that leads to it is this plugin's own."""
-    info = getattr(item, "_fixtureinfo", None)
-    if info is None or VM_FIXTURE not in info.name2fixturedefs:
-        return False
-    found = (info.name2fixturedefs.get(name) for name in _LADDER)
-    return all(definitions[-1].func.__module__ == FIXTURES for definitions in found if definitions)
+    found = {name: definition for name in _LADDER if (definition := definition_of(item, name))}
+    modules = {getattr(getattr(definition, "func", None), "__module__", None) for definition in found.values()}
+    return VM_FIXTURE in found and modules == {FIXTURES}

@@ -44,6 +44,9 @@ SETTINGS: Final = pytest.StashKey["Settings"]()
 #: The property of a test's report, once for each of its VMs: where that came from.
 ORIGIN: Final = "embedvm_origin"
 
+#: And that of the test for which a template was made: which one, and how long it took.
+MADE: Final = "embedvm_template"
+
 SKIP_REASON: Final = "needs real virtual machines: run pytest with --embedvm, or put 'embedvm = true' into its ini file"
 
 DEFAULT_OUTPUT: Final = "test-results"
@@ -65,6 +68,8 @@ class Settings:
     output: Path
     show_console: bool
     pause: bool
+    #: Whether templates that are there are made anew, once in the run.
+    create_templates: bool
     #: What the marker's `network`, `secrets`, `storage` and `boot` are where it does not say.
     choices: Mapping[str, str]
     #: What becomes of a test that needs what the host does not have.
@@ -85,6 +90,7 @@ class Settings:
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
+            create_templates=bool(config.getoption("embedvm_create_templates")),
             choices={name: _chosen(config, name, words) for name, words in CHOICES.items()},
             missing=cast("Missing", _chosen(config, "missing", get_args(Missing))),
             rootpath=config.rootpath,
@@ -167,6 +173,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
     parser.addini("embedvm_cache_size", default="", help="the same as --embedvm-cache-size on each run")
+    group.addoption(
+        "--embedvm-create-templates",
+        action="store_true",
+        help="make the templates of this run's VMs anew, once each, also where they are in the cache",
+    )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
     _add_choices(parser, group)
 

@@ -117,7 +117,7 @@ class Slots:
         try:
             make_private_directory(folder)
             for path in (self._slots, self._queue):
-                _close(_open(path))
+                _close(_open(path, os.O_RDWR | os.O_CREAT))
         except OSError as error:
             raise SystemFailure(f"the VMs of this host cannot be counted in '{folder}': {error.strerror}") from error
 
@@ -149,23 +149,21 @@ class Slots:
     def holders(self) -> list[Holder]:
         """Who has slots now, by the slots' numbers."""
         with _opened(self._slots) as slots:
-            # Own locks do not show to the descriptor that has them, and each has its own.
             numbers = range(max(self.limit, os.fstat(slots).st_size // _RECORD))
             held = [number for number in numbers if _is_held(slots, number * _RECORD, 1)]
             read = (Holder.decode(os.pread(slots, _RECORD, number * _RECORD)) for number in held)
             return [holder or Holder(0, "somebody who has just taken it") for holder in read]
 
     def _free(self, holder: Holder) -> Slot | None:
-        descriptor = _open(self._slots)
-        try:
-            for number in range(self.limit):
-                if _set(descriptor, fcntl.F_WRLCK, number * _RECORD):
-                    slot = Slot(descriptor, number, holder, self._held)
-                    descriptor = -1
-                    return slot
-        finally:
-            if descriptor >= 0:
-                _close(descriptor)
+        with _opened(self._slots) as slots:
+            free = [number for number in range(self.limit) if not _is_held(slots, number * _RECORD, 1)]
+        if not free:
+            return None
+        descriptor = _open(self._slots, os.O_RDWR)
+        for number in free:
+            if _set(descriptor, fcntl.F_WRLCK, number * _RECORD):
+                return Slot(descriptor, number, holder, self._held)
+        _close(descriptor)
         return None
 
     def _wait(self, owner: str, deadline: Deadline) -> Slot:
@@ -187,7 +185,7 @@ class Slots:
     @contextlib.contextmanager
     def _number(self) -> Iterator[tuple[int, int]]:
         """Draw a number: a descriptor that has the lock on it, and the number."""
-        with _opened(self._queue) as queue:
+        with _opened(self._queue, os.O_RDWR) as queue:
             number = int(os.pread(queue, 20, 0) or b"0") + 1
             while not _set(queue, fcntl.F_WRLCK, number):
                 number += 1
@@ -220,8 +218,9 @@ class Slots:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = _open(path)
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """To read, mostly: the kernel tells those who wait whenever one is closed that could be written."""
+    descriptor = _open(path, flags)
     try:
         yield descriptor
     finally:
@@ -232,8 +231,8 @@ def _opened(path: Path) -> Iterator[int]:
 _descriptors: Final[set[int]] = set()
 
 
-def _open(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+def _open(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     _descriptors.add(descriptor)
     return descriptor
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,9 +26,10 @@ from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.domains import Disk
 from pytest_embedvm.plugin.markers import DomainArguments
-from pytest_embedvm.plugin.settings import Settings
-from pytest_embedvm.qemu.binary import BinaryIdentity, find_binary
-from pytest_embedvm.qemu.cache import default_cache_dir
+from pytest_embedvm.plugin.settings import SETTINGS, Settings
+from pytest_embedvm.plugin.terminal import teller
+from pytest_embedvm.qemu.binary import find_binary
+from pytest_embedvm.qemu.cache import default_cache_dir, qemu_identity
 from pytest_embedvm.xml import document
 from pytest_embedvm.xml.document import Element
 
@@ -83,13 +86,14 @@ class Blueprints:
         text = document.format(domain)
         if private is not None and str(private) in text:
             raise CannotClone(f"its XML names a file of this test, below {private}")
+        accelerator = machine.accelerator(self._settings.accel)
         key = template_key(
             domain=text,
             files=named_files(text),
-            capabilities=repr(BinaryIdentity.of(find_binary())),
+            capabilities=qemu_identity(find_binary(), accelerator),
             # In a template's disk is written where what it stands on is.
             version="\n".join(map(str, disks)),
-            accelerator=machine.accelerator(self._settings.accel),
+            accelerator=accelerator,
             cpu=wanted.cpu,
             rootpath=self._settings.rootpath,
         )
@@ -127,18 +131,19 @@ def _stand_on_bases(domain: Element, overlays: Mapping[Path, Disk]) -> Iterator[
 class Templates:
     """The templates of one run, which all its workers share; they stay for later runs."""
 
-    def __init__(
-        self, settings: Settings, run: Path, images: Images, tell: Callable[[str], None] | None = None
-    ) -> None:
-        """:param run: a directory of this run, the same in all its workers.
-        :param images: what `image=` may name.
-        :param tell: told when something takes its time.
-        """
-        self._settings = settings
-        self.images = images
+    def __init__(self, config: pytest.Config, run: Path) -> None:
+        """:param run: a directory of this run, the same in all its workers."""
+        settings = config.stash[SETTINGS]
+        #: What `image=` may name in the test that runs, and whose fixture said so.
+        self.images: Images | None = None
+        self.images_of: object = None
         self._run = run
-        self._tell = tell
-        self._store = Store(default_cache_dir() / "templates", what="template", limit=None)
+        self._anew = _name_of(config) if settings.create_templates else None
+        self._tell = teller(config)
+        self._made: list[str] = []
+        self._store = Store(
+            default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
+        )
         self.blueprints = Blueprints(settings)
 
     def clone(
@@ -164,13 +169,11 @@ class Templates:
         origin = Origin("clone", template=blueprint.key)
         make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
         folder = self.get(blueprint, workshop, show=show)
-        inode = _inode(folder)
         try:
             return make(folder)
         except CannotRestore as error:
-            self._say(f"{error}; it is dropped, and made anew")
-        if _inode(folder) == inode:  # else another worker has seen it, too
-            self._store.drop(blueprint.key)
+            self._tell(f"{error}; it is dropped, and made anew")
+        self._store.drop(blueprint.key, folder)
         folder = self.get(blueprint, workshop, show=show)
         try:
             return make(folder)
@@ -188,15 +191,20 @@ class Templates:
 
         def make(folder: Path) -> None:
             self._refuse_tried(blueprint)
+            self._tell(f"making the template of {blueprint.title}")
+            begun = time.monotonic()
             with _Attempt(lambda error: self._note(blueprint, error)), workshop() as connection:
                 build(connection, blueprint.xml, folder, ready_timeout=blueprint.timeout, show=show)
+            took = time.monotonic() - begun
+            self._made.append(f"the template {blueprint.key} was made in {took:.1f} s: {blueprint.title}")
 
         self._refuse_tried(blueprint)
-        return self._store.get(blueprint.key, make, title=blueprint.title, progress=self._say)
+        return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
 
-    def _say(self, sentence: str) -> None:
-        if self._tell is not None:
-            self._tell(sentence)
+    def take_made(self) -> list[str]:
+        """A sentence for each template that was made since this was asked last."""
+        made, self._made = self._made, []
+        return made
 
     def _noted(self, blueprint: Blueprint) -> Path:
         return self._run / f"{blueprint.key}.json"
@@ -224,11 +232,10 @@ class Templates:
             raise TemplateFailed(f"{blueprint.title} did not come up earlier in this run: {note['words']}")
 
 
-def _inode(folder: Path) -> int | None:
-    try:
-        return folder.stat().st_ino
-    except FileNotFoundError:
-        return None
+def _name_of(config: pytest.Config) -> str:
+    """A name for this run, the same in all its workers, and another one in each run."""
+    worker = getattr(config, "workerinput", {})
+    return str(worker.get("testrunuid") or uuid.uuid4())
 
 
 class _Attempt:
