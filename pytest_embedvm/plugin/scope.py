@@ -1,7 +1,7 @@
 """What a class, a module or the session keeps for its tests: a root, and in it one VM of each kind, anew for each test.
 
-The VM is the same to who looks from outside: name, uuid, MAC and IP addresses. Each test has a connection of its own, which
-takes its callbacks, streams and captures along. Between tests nothing of it runs.
+The VM is the same to who looks from outside: name, uuid, MAC and IP addresses. Each test has a connection of its own,
+which takes its callbacks, streams and captures along. Between tests nothing of it runs.
 """
 
 from __future__ import annotations
