@@ -60,8 +60,11 @@ def begin_template(connection: virConnect, xml: str, folder: str | Path, flags: 
 def freeze(domain: virDomain, folder: str | Path) -> None:
     """Make DOMAIN, which `begin_template` started for FOLDER, a template: it stops where it is, and ends.
 
-    :raise libvirtError: OPERATION_INVALID when it does not run, or was not started for FOLDER; OPERATION_FAILED when
-        QEMU cannot write the state of its devices, OPERATION_TIMEOUT when it takes longer than a minute.
+    When this raises, it goes on as before, and there is no template.
+
+    :raise libvirtError: OPERATION_INVALID when it does not run, or was not started for FOLDER; CONFIG_UNSUPPORTED when
+        it was given a device with which it cannot be cloned; OPERATION_FAILED when QEMU cannot save the state of its
+        devices, with QEMU's reason; SYSTEM_ERROR when FOLDER cannot be written.
     """
     checked(domain, "freeze", lambda: domain._order(lambda machine: freezing.freeze(machine, Path(folder))))
 

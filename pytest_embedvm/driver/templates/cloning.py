@@ -71,6 +71,7 @@ async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flag
     cloned = machine.cloned
     if cloned is None:
         raise OperationInvalid(f"domain '{machine.name}' is no clone of a template")
+    cloned.template.require_whole(cloned.domain)
     if machine.autodestroy:
         flags |= DomainCreateFlags.START_AUTODESTROY
     if machine.active:
@@ -146,7 +147,9 @@ async def _start(
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
-    await transfer.set_up(running, ignore_shared=True)
+    # QEMU would have the guest tell the network its addresses, which are still the template's: a fifth of what it does
+    # until it first answers.
+    await transfer.set_up(running, ignore_shared=True, announce_rounds=0)
     await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate

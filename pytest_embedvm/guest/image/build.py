@@ -117,7 +117,7 @@ def _build(cache_dir: Path, name: str, kernel: Path | None, modules: Path | None
     release = release_of(data) or (files.modules.name if files.modules else "unknown")
     chosen = _modules(files)
     boot = bootable(data)
-    initrd = assemble(busybox, names, agent, release, chosen)
+    initrd = assemble(busybox, names, agent, release, chosen, arch=arch)
     directory = _publish(cache_dir, boot.data, initrd)
     notes = (*_notes(names, files, chosen), *([boot.note] if boot.note else []))
     image = GuestImage(directory / "kernel", files.image, directory / "initrd", CMDLINES[arch], release, arch, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -92,7 +93,8 @@ def clone_vm(
         for card in network.cards(domain) if capture else ():
             vm.capture(card.mac)
         domain.resume()
-        renewal.renew(vm, hostname=name)
+        lacks = renewal.renew(vm).lacks
+        vm.origin = dataclasses.replace(origin, reason="; ".join(lacks) or None)
         undo.pop_all()
     return vm
 
