@@ -24,9 +24,10 @@ from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.leaks import leftovers
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
+from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
 from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.qemu.image import create_overlay, image_format
 from pytest_embedvm.xml import document
@@ -65,6 +66,7 @@ class Machines:
         self._connections = connections
         self._domains = Domains(settings, images)
         self._templates = templates
+        self._declarations = templates.declarations if templates else Declarations()
         self._announce = announce
         self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
@@ -191,19 +193,28 @@ class Machines:
         :raise GuestError: when the guest of the template does not come up.
         """
         if wanted.boot == "cold":
-            return self.start(connection, xml, capture=wanted.capture, reason="boot='cold'")
+            return self._boot(connection, xml, wanted, "boot='cold'")
         try:
             return self._keep(self._clone(connection, xml, wanted))
         except CannotClone as error:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
-        return self.start(connection, xml, capture=wanted.capture, reason=reason)
+        return self._boot(connection, xml, wanted, reason)
+
+    def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
+        vm = self.start(connection, xml, capture=wanted.capture, reason=reason)
+        if wanted.template is not None:
+            wait_booted(vm, wanted)
+            for declared in self._declarations.chain(wanted.template):
+                declared.prepare(vm)
+        return vm
 
     def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
-        blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
+        chain = self._declarations.chain(wanted.template) if wanted.template else []
+        blueprint = self._templates.blueprints.of(xml, wanted, chain, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
         return self._templates.clone(
             blueprint, connection, name, lambda: self._workshop(wanted), show=self._show, capture=wanted.capture
@@ -243,7 +254,7 @@ class Machines:
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
         try:
-            wanted = dataclasses.replace(wanted, **keywords)
+            wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
