@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.settings import AHEAD, HANDED, MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
@@ -78,6 +79,17 @@ def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return Images(request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
 
 
+@pytest.fixture(scope="session")
+def embedvm_template(request: pytest.FixtureRequest) -> Declarations:
+    """What `template=` can name. `@embedvm_template(name, …)` declares the function below it a template.
+
+    Override it to declare templates for the tests of a directory; those of `@embedvm.template` are there anyway.
+    """
+    if not request.config.stash[SETTINGS].enabled:
+        pytest.skip(SKIP_REASON)
+    return Declarations()
+
+
 def _shared(config: pytest.Config, factory: pytest.TempPathFactory, name: str) -> Path:
     """The directory NAME of this run, the same in all workers of pytest-xdist."""
     base = factory.getbasetemp()
@@ -90,6 +102,7 @@ def embedvm_machines(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     embedvm_images: Mapping[str, Any],
+    embedvm_template: Declarations,
 ) -> Iterator[Machines]:
     """Everything that one test starts; ends it, purges the roots, and checks that nothing stayed."""
     settings = request.config.stash[SETTINGS]
@@ -106,6 +119,8 @@ def embedvm_machines(
     templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
     templates.images = images
     templates.images_of = definition_of(request.node, "embedvm_images")
+    templates.declarations = embedvm_template
+    templates.declarations_of = definition_of(request.node, "embedvm_template")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
     properties = request.node.user_properties
 
@@ -171,9 +186,9 @@ def embedvm_conn(
 
 
 @pytest.fixture
-def embedvm_domain_args(request: pytest.FixtureRequest) -> DomainArguments:
+def embedvm_domain_args(request: pytest.FixtureRequest, embedvm_template: Declarations) -> DomainArguments:
     """What the marker says; override it to say more, with `dataclasses.replace`."""
-    return arguments(request.node)
+    return arguments(request.node, embedvm_template)
 
 
 @pytest.fixture
@@ -198,13 +213,19 @@ def embedvm_vm(
 ) -> VM:
     """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte.
 
-    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
+    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` or a template is said.
     """
+<<<<<<< HEAD
     ready = embedvm_machines.receive()
     if ready is not None:
         return ready
     if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
         return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
+=======
+    wanted = embedvm_domain_args
+    if VM_FIXTURE in request.fixturenames or wanted.boot == "clone" or wanted.template is not None:
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
+>>>>>>> refs/heads/plug
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 

@@ -24,9 +24,15 @@ from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
+<<<<<<< HEAD
 from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
 from pytest_embedvm.plugin.removal import close, complain, remove
+=======
+from pytest_embedvm.plugin.leaks import leftovers
+from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
+>>>>>>> refs/heads/plug
 from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.plugin.slots import Slot, slots_of
 from pytest_embedvm.qemu.image import create_overlay, image_format
@@ -74,6 +80,7 @@ class Machines:
         self._connections = connections
         self._domains = Domains(settings, images)
         self._templates = templates
+        self._declarations = templates.declarations if templates else Declarations()
         self._announce = announce
         self._ahead = ahead
         self._owner = owner
@@ -261,8 +268,13 @@ class Machines:
         :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
         :raise GuestError: when the guest of the template does not come up.
         """
+<<<<<<< HEAD
         kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
         reason = "boot='cold'"
+=======
+        if wanted.boot == "cold":
+            return self._boot(connection, xml, wanted, "boot='cold'")
+>>>>>>> refs/heads/plug
         try:
             if wanted.boot != "cold":
                 return self._keep(partial(self._clone, connection, xml, wanted, kept))
@@ -270,9 +282,21 @@ class Machines:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
+<<<<<<< HEAD
         if kept is not None:
             reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
         return self.start(connection, xml, capture=wanted.capture, reason=reason)
+=======
+        return self._boot(connection, xml, wanted, reason)
+
+    def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
+        vm = self.start(connection, xml, capture=wanted.capture, reason=reason)
+        if wanted.template is not None:
+            wait_booted(vm, wanted)
+            for declared in self._declarations.chain(wanted.template):
+                declared.prepare(vm)
+        return vm
+>>>>>>> refs/heads/plug
 
     def _keeper(self, root: Path) -> Kept | None:
         """Who keeps ROOT, if it is not this test's alone."""
@@ -281,7 +305,8 @@ class Machines:
     def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
-        blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
+        chain = self._declarations.chain(wanted.template) if wanted.template else []
+        blueprint = self._templates.blueprints.of(xml, wanted, chain, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
         start = partial(kept.start, blueprint.key, connection, name) if kept else None
         vm = self._templates.clone(
@@ -347,7 +372,7 @@ class Machines:
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
         try:
-            wanted = dataclasses.replace(wanted, **keywords)
+            wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
