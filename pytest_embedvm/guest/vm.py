@@ -123,7 +123,7 @@ class VM:
     def __repr__(self) -> str:
         return f"<VM {self.name!r}>"
 
-    def follow(self, domain: libvirt.virDomain, note: str) -> None:
+    def _follow(self, domain: libvirt.virDomain, note: str) -> None:
         """Go on with DOMAIN, a new run of its domain, which must be active, and paused, or what it says before is lost.
 
         The console's transcript goes on, with NOTE on a line of its own, and `console.wait_for` finds what comes from

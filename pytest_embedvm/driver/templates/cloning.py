@@ -23,6 +23,7 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.network import addresses
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
@@ -75,6 +76,7 @@ async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flag
         flags |= DomainCreateFlags.START_AUTODESTROY
     if machine.active:
         await machine.destroy()
+    addresses.forget(cloned.domain, driver.networks)
     return await _launch(driver, client, cloned, flags)
 
 
