@@ -26,6 +26,8 @@ class Console:
     type: str
     path: str | None
     listens: bool
+    #: A channel's, in the guest.
+    name: str | None
 
 
 def consoles(domain: Completed) -> list[Console]:
@@ -39,9 +41,15 @@ def consoles(domain: Completed) -> list[Console]:
     return list(found.values())
 
 
+def channels(domain: Completed) -> list[Console]:
+    """What openChannel() can name, by alias or name; the first is the one it takes when nothing is named."""
+    devices = (d for d in domain.devices.all if isinstance(d, CharacterDevice) and d.is_channel)
+    return [_console(device) for device in devices]
+
+
 def _console(device: CharacterDevice) -> Console:
     chardev = device.chardev
-    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources))
+    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources), device.name)
 
 
 def learn(domain: Completed, chardevs: Iterable[Mapping[str, Any]]) -> None:

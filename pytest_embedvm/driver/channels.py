@@ -1,4 +1,4 @@
-"""Talking to what is behind a running machine's ports: consoles, and the guest agent."""
+"""Talking to what is behind a running machine's ports: consoles, channels, and the guest agent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from pytest_embedvm.domain.consoles import Console, consoles
+from pytest_embedvm.domain.consoles import Console, channels, consoles
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.driver.console import ConsoleLink
 from pytest_embedvm.driver.guest_agent import PORT_NAME, AgentChannel
@@ -30,27 +30,42 @@ async def open_console(domain: Completed, running: Running, alias: str | None, *
     :raise InternalError: when there is none, or nobody can connect to it.
     :raise OperationFailed: when it is open already.
     """
-    console = _choose(domain, alias)
+    for console in consoles(domain):
+        if alias in (None, console.alias):
+            return await _open(console, running, "console session", force=force)
+    # libvirt: qemuDomainOpenConsole; a missing name is printed as C prints it
+    raise InternalError(f"cannot find character device {_as_c_prints(alias)}")
+
+
+async def open_channel(domain: Completed, running: Running, name: str | None, *, force: bool) -> ConsoleLink:
+    """Open the channel of DOMAIN with this alias, or NAME in the guest, or its first; errors as `open_console`."""
+    # libvirt: qemuDomainOpenChannel, which goes on looking when it has found one
+    found = [channel for channel in channels(domain) if name is None or name in (channel.alias, channel.name)]
+    if not found:
+        raise InternalError(f"cannot find channel {_as_c_prints(name)}")
+    channel = found[0] if name is None else found[-1]
+    if channel.type != "unix":
+        raise InternalError(f"channel {_as_c_prints(name)} is not using a UNIX socket")
+    return await _open(channel, running, "channel stream", force=force)
+
+
+def _as_c_prints(name: str | None) -> str:
+    return "<null>" if name is None else name
+
+
+async def _open(console: Console, running: Running, what: str, *, force: bool) -> ConsoleLink:
     other = running.consoles.get(console.alias)
     if other is not None:
         if not force:
             # libvirt: virChrdevOpen
-            raise OperationFailed("Active console session exists for this domain")
+            raise OperationFailed(f"Active {what} exists for this domain")
         await other.close()
-    link = await _open(console, running)
+    link = await _connect(console, running)
     running.consoles[console.alias] = link
     return link
 
 
-def _choose(domain: Completed, alias: str | None) -> Console:
-    for console in consoles(domain):
-        if alias in (None, console.alias):
-            return console
-    # libvirt: qemuDomainOpenConsole; a missing name is printed as C prints it
-    raise InternalError(f"cannot find character device {'<null>' if alias is None else alias}")
-
-
-async def _open(console: Console, running: Running) -> ConsoleLink:
+async def _connect(console: Console, running: Running) -> ConsoleLink:
     forget = partial(running.consoles.pop, console.alias, None)
     if console.type == "unix" and console.listens and console.path:
         return await ConsoleLink.open_unix(Path(console.path), forget)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_embedvm.constants import (
-    DomainConsoleFlags,
     DomainCreateFlags,
     DomainDestroyFlagsValues,
     DomainEventStartedDetailType,
@@ -335,15 +334,15 @@ class Machine:
         """The guest agent's whole reply to the message TEXT; TIMEOUT is seconds or one of libvirt's words."""
         return await passthrough.agent(power.require_agent(self, self._require_active()), text, timeout)
 
-    async def open_console(self, device: str | None, flags: int = 0) -> ConsoleLink:
-        """The console, serial port or channel with this alias, or the first.
-
-        :raise InternalError: when there is none.
-        :raise OperationFailed: when it is open already and FLAGS do not say FORCE.
-        """
-        force = bool(flags & DomainConsoleFlags.FORCE)
+    async def open_console(self, device: str | None, *, force: bool = False) -> ConsoleLink:
+        """The console, or serial or parallel port, with this alias, or the first; errors as there."""
         async with self._running_job("open_console") as running:
             return await channels.open_console(self._require_live(), running, device, force=force)
+
+    async def open_channel(self, name: str | None, *, force: bool = False) -> ConsoleLink:
+        """The channel with this alias or name, or the first; errors as there."""
+        async with self._running_job("open_channel") as running:
+            return await channels.open_channel(self._require_live(), running, name, force=force)
 
     async def flush(self) -> None:
         """Return when what was captured of it is in its files."""

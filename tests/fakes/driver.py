@@ -135,8 +135,13 @@ class FakeMachine:
     async def agent_command(self, text: str, timeout: int, flags: int) -> str:
         return f"{text} {timeout} {int(flags)}"
 
-    async def open_console(self, device: str | None, flags: int) -> FakeLink:
-        self.orders.append(("open_console", device, flags))
+    async def open_console(self, device: str | None, *, force: bool) -> FakeLink:
+        self.orders.append(("open_console", device, force))
+        self.links.append(FakeLink())
+        return self.links[-1]
+
+    async def open_channel(self, name: str | None, *, force: bool) -> FakeLink:
+        self.orders.append(("open_channel", name, force))
         self.links.append(FakeLink())
         return self.links[-1]
 
