@@ -26,13 +26,8 @@ from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
 from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
-<<<<<<< HEAD
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
-from pytest_embedvm.plugin.removal import close, complain, remove
-=======
-from pytest_embedvm.plugin.leaks import leftovers
 from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
->>>>>>> refs/heads/plug
+from pytest_embedvm.plugin.removal import close, complain, remove
 from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.plugin.slots import Slot, slots_of
 from pytest_embedvm.qemu.image import create_overlay, image_format
@@ -268,13 +263,8 @@ class Machines:
         :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
         :raise GuestError: when the guest of the template does not come up.
         """
-<<<<<<< HEAD
         kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
         reason = "boot='cold'"
-=======
-        if wanted.boot == "cold":
-            return self._boot(connection, xml, wanted, "boot='cold'")
->>>>>>> refs/heads/plug
         try:
             if wanted.boot != "cold":
                 return self._keep(partial(self._clone, connection, xml, wanted, kept))
@@ -282,11 +272,8 @@ class Machines:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
-<<<<<<< HEAD
         if kept is not None:
             reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
-        return self.start(connection, xml, capture=wanted.capture, reason=reason)
-=======
         return self._boot(connection, xml, wanted, reason)
 
     def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
@@ -296,7 +283,6 @@ class Machines:
             for declared in self._declarations.chain(wanted.template):
                 declared.prepare(vm)
         return vm
->>>>>>> refs/heads/plug
 
     def _keeper(self, root: Path) -> Kept | None:
         """Who keeps ROOT, if it is not this test's alone."""
