@@ -63,7 +63,7 @@ def test_what_the_vm_can_do_is_named_and_there() -> None:
     assert public == {name for name in public if re.search(rf"\b{name}\b", text)}
     of_console = set(re.findall(r"\bvm\.console\.(\w+)", text))
     assert of_console <= set(dir(Console))
-    attributes = {"captures", "console", "domain", "connection", "name"}
+    attributes = {"captures", "console", "domain", "connection", "name", "origin"}
     assert set(re.findall(r"\bvm\.(\w+)", text)) <= public | attributes
 
 
