@@ -66,7 +66,7 @@ class VM:
         self._agent = Agent(domain, self._watch)
         self._channel = ExecChannel(domain, self._watch)
         self._shell = Shell(self._channel, self._agent, self._watch)
-        self._files = Files(self._agent, self._shell)
+        self._files = Files(self._channel, self._agent, self._shell)
 
     @classmethod
     def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None, capture: bool = False) -> Self:
