@@ -124,3 +124,15 @@ def set_aside(path: Path) -> Path:
     with contextlib.suppress(OSError):
         return path.rename(aside)
     return path
+
+
+def lock_holders(path: Path) -> tuple[int, ...]:
+    """The processes that have PATH locked with flock(), as far as they are in this PID namespace."""
+    try:
+        inode = path.stat().st_ino
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return ()
+    # A row that waits for the one above it has an arrow behind its number.
+    found = (row for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}"))
+    return tuple(sorted({int(row[4]) for row in found if int(row[4]) > 0}))

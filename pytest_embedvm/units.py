@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,19 @@ def scale(unit: str) -> int:
     if power is None or suffix[1:] not in ("", "b", "ib"):
         raise InvalidArgument(f"unknown suffix '{unit}'", origin=ErrorDomain.NONE)
     return int((1000 if suffix[1:] == "b" else 1024) ** power)
+
+
+def read_size(text: str) -> int:
+    """The bytes that TEXT says, a number and a unit of `scale`: `4G`, `1.5 GiB`, `500MB`, `0`.
+
+    :raise InvalidArgument: when it is no size.
+    :raise NumericalOverflow: when that is more than 2^63 - 1 bytes.
+    """
+    found = re.fullmatch(r"(\d+)(\.\d+)?\s*([A-Za-z]*)", text.strip(), re.ASCII)
+    if found is None:
+        raise InvalidArgument(f"'{text}' is no size; write 500M, 4G or 1.5GiB", origin=ErrorDomain.NONE)
+    whole, part, unit = found.groups()
+    return to_bytes(int(whole), unit) + int(float(part or 0) * scale(unit))
 
 
 def to_kib(value: int, unit: str) -> int:

@@ -63,7 +63,7 @@ def test_what_the_vm_can_do_is_named_and_there() -> None:
     assert public == {name for name in public if re.search(rf"\b{name}\b", text)}
     of_console = set(re.findall(r"\bvm\.console\.(\w+)", text))
     assert of_console <= set(dir(Console))
-    attributes = {"captures", "console", "domain", "connection", "name"}
+    attributes = {"captures", "console", "domain", "connection", "name", "origin"}
     assert set(re.findall(r"\bvm\.(\w+)", text)) <= public | attributes
 
 
@@ -134,7 +134,7 @@ def test_every_file_in_the_architecture_is_there() -> None:
         elsewhere = elsewhere.replace(room, "")
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|txt)|(?:\w+/)+)`", elsewhere))
     named |= {path for room in ROOMS for path in files_of(room)}
-    named -= {"network/", "storage/", "secret/", "guest/ID/", "images/KEY/", "packages/NAME/"}
+    named -= {"network/", "storage/", "secret/", "guest/ID/", "images/KEY/", "templates/KEY/", "packages/NAME/"}
     assert len(ROOMS) == 11
     places = [PROJECT, PROJECT / "pytest_embedvm"]
     assert {path for path in named if not any((place / path).exists() for place in places)} == set()

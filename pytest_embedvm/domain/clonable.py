@@ -12,8 +12,6 @@ from pytest_embedvm.domain.model import Domain
 def obstacles(domain: Domain) -> list[str]:
     """Why a guest of DOMAIN cannot be cloned: half a sentence each; nothing where it can."""
     found = [reason for device in domain.devices.all if (reason := device.clone_obstacle())]
-    if domain.memory_backing is not None and domain.memory_backing.source is not None:
-        found.append(f"its memory is in a {domain.memory_backing.source} of its own (<memoryBacking>)")
     if domain.commandline and (domain.commandline.arguments or domain.commandline.environment_variables):
         found.append("nobody knows what its <qemu:commandline> opens")
     return found

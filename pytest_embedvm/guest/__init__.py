@@ -5,6 +5,8 @@ from pytest_embedvm.guest.definition import domain_xml
 from pytest_embedvm.guest.errors import (
     AgentAbsent,
     AgentError,
+    CannotClone,
+    CannotRestore,
     CommandFailed,
     CommandTimeout,
     ForeignProcess,
@@ -18,12 +20,15 @@ from pytest_embedvm.guest.errors import (
 )
 from pytest_embedvm.guest.network import Network, Undo
 from pytest_embedvm.guest.shell import RunResult
+from pytest_embedvm.guest.templates.origin import Origin
 from pytest_embedvm.guest.vm import VM
 
 __all__ = [
     "VM",
     "AgentAbsent",
     "AgentError",
+    "CannotClone",
+    "CannotRestore",
     "CommandFailed",
     "CommandTimeout",
     "Console",
@@ -34,6 +39,7 @@ __all__ = [
     "Network",
     "NoCard",
     "NoProgram",
+    "Origin",
     "OutputTruncated",
     "RunResult",
     "Undo",

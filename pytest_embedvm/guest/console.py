@@ -43,7 +43,7 @@ class Console:
         self._transcript = transcript
         self._watch = watch
         self._show = show
-        self._shown = 0
+        self._shown = len(transcript.text)
         self._position = 0
         self._ended = False
         self._stream: libvirt.virStream | None = None

@@ -128,3 +128,11 @@ class CommandTimeout(WaitTimeout):
         self.seconds = waited.seconds
         self.console = waited.console
         Exception.__init__(self, f"{waited}{section('stdout', stdout)}{section('stderr', stderr)}")
+
+
+class CannotClone(GuestError):
+    """A guest cannot become a template, or no clones can be made of one; the message is the reason, half a sentence."""
+
+
+class CannotRestore(GuestError):
+    """A clone did not go on where its template was stopped: there is something wrong with the template."""

@@ -89,6 +89,12 @@ class ExecChannel:
         finally:
             self._turn.release()
 
+    def follow(self, domain: libvirt.virDomain) -> None:
+        """Go on with DOMAIN, a new run of it."""
+        self.close()
+        self._domain = domain
+        self._not_before = 0.0
+
     def close(self) -> None:
         """Hang up."""
         if self._link is not None:

@@ -13,7 +13,8 @@ _DEAD: Final = re.compile(r"---\[ end Kernel panic[^\n]*\]---")
 class Transcript:
     """All that came, in order. Whoever feeds and reads it from two threads holds a lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: bytes = b"") -> None:
+        """:param history: what came before, which was heard by somebody else."""
         self._data = bytearray()
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._text = ""
@@ -21,6 +22,8 @@ class Transcript:
         self._returns = ""
         self._panic: str | None = None
         self._searched = 0
+        if history:
+            self.feed(history)
 
     def feed(self, data: bytes) -> None:
         """Append DATA; b"" is the end, after which nothing comes."""

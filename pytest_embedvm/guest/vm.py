@@ -12,7 +12,7 @@ from typing import Final, Self, TypeVar
 
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.embed import CAPTURE_BYTES, Capture
-from pytest_embedvm.guest import files, install, network, power, shell
+from pytest_embedvm.guest import files, install, network, power, reset, shell
 from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
@@ -21,6 +21,7 @@ from pytest_embedvm.guest.files import Files
 from pytest_embedvm.guest.forward import Protocol, forward
 from pytest_embedvm.guest.network import Direction, Network, Undo, Which
 from pytest_embedvm.guest.shell import Command, RunResult, Shell
+from pytest_embedvm.guest.templates.origin import BOOTED, Origin
 from pytest_embedvm.guest.transcript import Transcript
 from pytest_embedvm.guest.wait import Deadline, Watch, describe
 
@@ -45,17 +46,28 @@ class VM:
     agent in the guest and its channel in the domain; `console` needs a serial port.
     """
 
-    def __init__(self, domain: libvirt.virDomain, *, show: Show | None = None) -> None:
+    def __init__(
+        self,
+        domain: libvirt.virDomain,
+        *,
+        show: Show | None = None,
+        history: bytes = b"",
+        origin: Origin = BOOTED,
+    ) -> None:
         """Begin to listen to DOMAIN, which must be active; start it paused, or what it says before is lost.
 
+        :param history: what its console has shown already; a clone's, when it was its template's.
+        :param origin: where it came from.
         :raise libvirtError: when it is not active, or its console is in use.
         """
         self.domain = domain
         self.connection = domain.connect()
         self.name = domain.name()
+        #: Whether it booted or was cloned, and why: `str(vm.origin)` is a sentence.
+        self.origin = origin
         #: Every `capture` of it, those that have ended included.
         self.captures: list[Capture] = []
-        transcript = Transcript()
+        transcript = Transcript(history)
         self._watch = Watch(domain, transcript)
         try:
             #: Everything the guest's first serial port has shown.
@@ -69,20 +81,29 @@ class VM:
         self._files = Files(self._channel, self._agent, self._shell)
 
     @classmethod
-    def boot(cls, connection: libvirt.virConnect, xml: str, *, show: Show | None = None, capture: bool = False) -> Self:
+    def boot(
+        cls,
+        connection: libvirt.virConnect,
+        xml: str,
+        *,
+        show: Show | None = None,
+        capture: bool = False,
+        origin: Origin = BOOTED,
+    ) -> Self:
         """Start the domain that XML describes, listening before its CPUs run; it ends with CONNECTION.
 
         Returns as soon as it runs; `wait_ready` waits for the guest.
 
         :param show: called with the domain's name and each line of the console, on another thread.
         :param capture: write what passes each network card into a file, from its first frame on.
+        :param origin: why it boots, where somebody may ask.
         :raise libvirtError: when it cannot start.
         """
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
         domain = connection.createXML(xml, flags)
         with contextlib.ExitStack() as undo:
             undo.callback(domain.destroy)
-            vm = cls(domain, show=show)
+            vm = cls(domain, show=show, origin=origin)
             undo.callback(vm.close)
             for card in network.cards(domain) if capture else ():
                 vm.capture(card.mac)
@@ -105,7 +126,7 @@ class VM:
     def __repr__(self) -> str:
         return f"<VM {self.name!r}>"
 
-    def follow(self, domain: libvirt.virDomain, note: str) -> None:
+    def _follow(self, domain: libvirt.virDomain, note: str) -> None:
         """Go on with DOMAIN, a new run of its domain, which must be active, and paused, or what it says before is lost.
 
         The console's transcript goes on, with NOTE on a line of its own, and `console.wait_for` finds what comes from
@@ -116,6 +137,7 @@ class VM:
         self.console.close()  # what the last run has still said says nothing about this one
         self.domain = domain
         self._watch.follow(domain)
+        self._channel.follow(domain)
         self.console.follow(domain, note)
 
     @property
@@ -253,6 +275,18 @@ class VM:
         :raise libvirtError: when it cannot be asked.
         """
         power.reboot(self.domain, self._watch, self._agent, Deadline(timeout))
+
+    def reset_to_template(self, timeout: float = reset.TIMEOUT_S) -> None:
+        """Have the guest be again where its template was stopped, as a new clone would; it may have ended, or be dead.
+
+        Name, uuid, MAC and IP addresses stay, time and randomness are new. All else that happened is undone: in its
+        memory, on its disks, to its devices and its `link`. Captures and forwarded ports have ended; ask for them anew.
+
+        :param timeout: seconds until the guest must answer.
+        :raise libvirtError: OPERATION_INVALID when it is no clone: it booted (see `origin`).
+        :raise WaitTimeout: when the guest does not answer in time.
+        """
+        reset.reset_to_template(self, timeout)
 
     @property
     def network(self) -> Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -58,7 +59,8 @@ def collect(item: pytest.Item, report: pytest.TestReport) -> None:
     from pytest_embedvm.libvirt import libvirtError
 
     connections: list[virConnect] = item.stash.get(CONNECTIONS, [])
-    for number, connection in enumerate(connections):
+    seen: Counter[str] = Counter()
+    for connection in connections:
         try:
             machines = evidence(connection)
         except libvirtError as error:
@@ -66,7 +68,9 @@ def collect(item: pytest.Item, report: pytest.TestReport) -> None:
             continue
         for name, found in machines.items():
             report.sections += _sections(name, found)
-            report.sections.append((f"embedvm: {name}: files", _kept(item, report.when or "", number, name, found)))
+            seen[name] += 1
+            machine = name if seen[name] == 1 else f"{name}-{seen[name]}"
+            report.sections.append((f"embedvm: {name}: files", _kept(item, report.when or "", machine, found)))
 
 
 def _sections(name: str, found: Evidence) -> list[tuple[str, str]]:
@@ -88,10 +92,9 @@ def _sections(name: str, found: Evidence) -> list[tuple[str, str]]:
     return sections
 
 
-def _kept(item: pytest.Item, when: str, number: int, name: str, found: Evidence) -> str:
+def _kept(item: pytest.Item, when: str, machine: str, found: Evidence) -> str:
     """The folder with what was FOUND, whole; or why there is none."""
     output = item.config.stash[SETTINGS].output
-    machine = name if number == 0 else f"{name}-{number + 1}"
     folder = Path(_safe(item.nodeid), _safe(f"{machine}-{when}" if when == "setup" else machine))
     try:
         _keep(output, folder, found)

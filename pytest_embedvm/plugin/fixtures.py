@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.settings import SETTINGS, SKIP_REASON
+from pytest_embedvm.plugin.settings import AHEAD, HANDED, MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -20,19 +20,49 @@ __tracebackhide__ = True
 if TYPE_CHECKING:
     from pytest_embedvm.guest import VM
     from pytest_embedvm.libvirt import virConnect, virDomain
+    from pytest_embedvm.plugin.ahead import Ahead
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.session import Machines
 
 
 @pytest.fixture
-def embedvm_root(tmp_path: Path) -> Path:
+def embedvm_root(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
-    It is purged at teardown by whoever opened it.
+    It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have; where the VM was
+    made ahead, it is a link to that one's.
     """
+    kept = _kept(request, tmp_path_factory)
+    if kept is not None:
+        yield kept.root
+        return
     root = tmp_path / "embedvm"
-    root.mkdir(mode=0o700)
-    return root
+    ahead = request.config.stash.get(AHEAD, None)
+    handed = ahead.take(request.node) if ahead else None
+    if ahead is None or handed is None:
+        root.mkdir(mode=0o700)
+        yield root
+        return
+    root.symlink_to(handed.made.root)
+    request.node.stash[HANDED] = handed
+    yield root
+    root.unlink()
+    if HANDED in request.node.stash:  # nobody came to open it
+        del request.node.stash[HANDED]
+        ahead.give_back(handed)
+
+
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+    """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
+    wanted = arguments(request.node)
+    if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
+        return None
+    from pytest_embedvm.plugin.scope import kept_for
+
+    return kept_for(request.node, wanted, lambda: factory.mktemp(f"embedvm-{wanted.scope}"))
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +75,13 @@ def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         pytest.skip(SKIP_REASON)
     from pytest_embedvm.plugin.images import Images
 
-    return Images(request.config, _shared(request.config, tmp_path_factory))
+    return Images(request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
 
 
-def _shared(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
-    """A directory of this run that is the same in all workers of pytest-xdist."""
+def _shared(config: pytest.Config, factory: pytest.TempPathFactory, name: str) -> Path:
+    """The directory NAME of this run, the same in all workers of pytest-xdist."""
     base = factory.getbasetemp()
-    return (base.parent if hasattr(config, "workerinput") else base) / "embedvm-images"
+    return (base.parent if hasattr(config, "workerinput") else base) / name
 
 
 @pytest.fixture
@@ -67,12 +97,48 @@ def embedvm_machines(
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.recipe import definition_of
     from pytest_embedvm.plugin.session import Machines
+    from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
-    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory))
+    run = _shared(request.config, tmp_path_factory, "embedvm-templates")
+    images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
+    templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
+    templates.images = images
+    templates.images_of = definition_of(request.node, "embedvm_images")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
-    with Machines(settings, connections, tmp_path, images) as machines:
+    properties = request.node.user_properties
+
+    def announce(vm: VM) -> None:
+        properties.append((ORIGIN, str(vm.origin)))
+
+    with Machines(
+        settings,
+        connections,
+        tmp_path,
+        images=images,
+        templates=templates,
+        announce=announce,
+        ahead=_ahead(request.config, tmp_path_factory),
+        owner=request.node.nodeid,
+        kept=_kept(request, tmp_path_factory),
+    ) as machines:
         yield machines
+    properties.extend((MADE, made) for made in templates.take_made())
+
+
+def _ahead(config: pytest.Config, factory: pytest.TempPathFactory) -> Ahead | None:
+    """What is made ahead in this process; None where VMs cannot be counted."""
+    from pytest_embedvm.plugin.ahead import Ahead
+    from pytest_embedvm.plugin.slots import slots_of
+
+    settings = config.stash[SETTINGS]
+    slots = slots_of(settings)
+    if AHEAD not in config.stash and slots is not None:
+        # What a console shows while nobody has its VM would come in the wrong test.
+        size = 0 if settings.show_console else settings.pool
+        config.stash[AHEAD] = Ahead(factory.getbasetemp().resolve() / "embedvm-pool", slots, size)
+    return config.stash.get(AHEAD, None)
 
 
 @pytest.fixture
@@ -90,8 +156,17 @@ def embedvm_conn_factory(embedvm_machines: Machines, embedvm_domain_args: Domain
 
 
 @pytest.fixture
-def embedvm_conn(embedvm_conn_factory: Callable[..., virConnect], embedvm_root: Path) -> virConnect:
+def embedvm_conn(
+    request: pytest.FixtureRequest,
+    embedvm_machines: Machines,
+    embedvm_conn_factory: Callable[..., virConnect],
+    embedvm_root: Path,
+) -> virConnect:
     """A connection to `embedvm_root`: libvirt-python's `virConnect`."""
+    handed = request.node.stash.get(HANDED, None)
+    if handed is not None:
+        del request.node.stash[HANDED]
+        return embedvm_machines.adopt(handed)
     return embedvm_conn_factory(embedvm_root)
 
 
@@ -115,19 +190,30 @@ def embedvm_domain(embedvm_vm: VM) -> virDomain:
 
 @pytest.fixture
 def embedvm_vm(
+    request: pytest.FixtureRequest,
     embedvm_machines: Machines,
     embedvm_conn: virConnect,
     embedvm_domain_xml: str,
     embedvm_domain_args: DomainArguments,
 ) -> VM:
-    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte."""
+    """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte.
+
+    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
+    """
+    ready = embedvm_machines.receive()
+    if ready is not None:
+        return ready
+    if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 
 @pytest.fixture
 def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
-    """A virtual machine that has booted and answers: `vm.run("uname -r").stdout`."""
-    embedvm_vm.wait_ready(timeout=embedvm_domain_args.timeout)
+    """A virtual machine that answers, cloned or booted: `vm.run("uname -r").stdout`."""
+    from pytest_embedvm.plugin.session import wait_booted
+
+    wait_booted(embedvm_vm, embedvm_domain_args)
     return embedvm_vm
 
 
@@ -135,7 +221,7 @@ def vm(embedvm_vm: VM, embedvm_domain_args: DomainArguments) -> VM:
 def vm_factory(
     embedvm_machines: Machines, embedvm_conn: virConnect, embedvm_domain_args: DomainArguments
 ) -> Callable[..., VM]:
-    """`vm_factory(**keywords)` boots one more VM in the root of `embedvm_conn`.
+    """`vm_factory(**keywords)` gives one more VM, which answers, in the root of `embedvm_conn`.
 
     The keywords are the marker's, and replace what the marker says; `name=` names the domain, `xml=` replaces
     the built-in XML, `connection=` puts the VM into another root.

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
 import os
-import shutil
-import tempfile
-import textwrap
-import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast, overload
+from typing import Any, Final, TypeAlias, overload
 
 import pytest
 
-from pytest_embedvm.files import HALF, PRIVATE_DIRECTORY, make_private_directory
-from pytest_embedvm.guest.image.lock import locked
-from pytest_embedvm.guest.image.prune import hold_directory, remove_unheld
+from pytest_embedvm.guest.templates.contents import tree_digests
+from pytest_embedvm.guest.templates.source import source_of
+from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.plugin.preparing import Preparation
 from pytest_embedvm.plugin.settings import SETTINGS
 from pytest_embedvm.qemu.cache import default_cache_dir
@@ -29,17 +21,11 @@ from pytest_embedvm.qemu.cache import default_cache_dir
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
 
-#: Another worker may be running an installer.
-LOCK_TIMEOUT_S: Final = 3600.0
-
 #: What a key is made of has changed when this has.
-VERSION: Final = 1
+VERSION: Final = 2
 READ_ONLY: Final = 0o400
-#: How many days an image stays that nobody uses.
-KEPT_DAYS: Final = 30
 
 _IMAGE: Final = "disk"
-_MANIFEST: Final = "image.json"
 
 #: Makes an image at `build.image`.
 Prepare: TypeAlias = "Callable[[Preparation], object]"
@@ -59,7 +45,9 @@ class Images(Mapping[str, Path]):
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         """:param folder: of all workers together, for a cache that cannot be written."""
         self._settings = config.stash[SETTINGS]
-        self._folder = folder
+        self._store = Store(
+            default_cache_dir() / "images", what="image", limit=self._settings.cache_size, instead=folder
+        )
         self._known: dict[str, _Recipe | Path] = {}
 
     @classmethod
@@ -131,103 +119,20 @@ class Images(Mapping[str, Path]):
         return len(self._known)
 
     def _prepared(self, name: str, recipe: _Recipe) -> Path:
-        directory = self._writable(default_cache_dir() / "images") / self._key(recipe)
-        if not _take(directory):
-            lock = directory.with_name(f"{directory.name}.lock")
-            with locked(lock, f"preparing the image '{name}'", LOCK_TIMEOUT_S):
-                if not _take(directory):
-                    self._prepare(name, recipe, directory)
-                    _take(directory)
-                    _prune(directory.parent)
-        return directory / _IMAGE
-
-    def _key(self, recipe: _Recipe) -> str:
-        """A hash of all that is known of how the image is made."""
-        digest = hashlib.sha256(repr((VERSION, _source(recipe.prepare), recipe.version)).encode())
-        for path in recipe.inputs:
-            for piece in _contents(self._settings.rootpath / Path(path).expanduser()):
-                digest.update(piece)
-        return digest.hexdigest()[:16]
-
-    def _prepare(self, name: str, recipe: _Recipe, directory: Path) -> None:
-        """Make the image and publish it: whole, or not at all. Under its lock."""
-        for half in directory.parent.glob(f"{HALF}{directory.name}-*"):
-            shutil.rmtree(half, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(prefix=f"{HALF}{directory.name}-", dir=directory.parent))
-        try:
-            preparation = Preparation(name, new / _IMAGE, self._settings)
+        def make(folder: Path) -> None:
+            preparation = Preparation(name, folder / _IMAGE, self._settings)
             with preparation:
                 recipe.prepare(preparation)
             preparation.require_image()
-            _seal(new, name)
-            new.rename(directory)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            preparation.image.chmod(READ_ONLY)
 
-    def _writable(self, folder: Path) -> Path:
-        try:
-            make_private_directory(folder)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError as error:
-            warnings.warn(
-                f"the cache {folder} cannot be written ({error.strerror}): images are prepared for this run only",
-                stacklevel=4,
-            )
-            return make_private_directory(self._folder)
+        return self._store.get(self._key(recipe), make, title=name) / _IMAGE
 
-
-def _source(prepare: Prepare) -> str:
-    function = inspect.unwrap(prepare)
-    try:
-        return textwrap.dedent(inspect.getsource(function if inspect.isroutine(function) else type(function)))
-    except (OSError, TypeError) as error:
-        raise TypeError(f"embedvm_images: {prepare!r} has no source that could be seen to change: {error}") from None
-
-
-def _contents(path: Path) -> Iterator[bytes]:
-    """What tells PATH's content from another: names and bytes, in order; each with its length before it."""
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        name = os.fsencode(file.relative_to(path))
-        kind: Literal[b"d", b"f"] = b"d" if file.is_dir() else b"f"
-        yield b"%b %d %b " % (kind, len(name), name)
-        if kind == b"f":
-            with file.open("rb") as opened:
-                yield hashlib.file_digest(opened, "sha256").digest()
-
-
-def _seal(directory: Path, name: str) -> None:
-    """Make the image read-only, on the disk, and note what it looks like."""
-    image = directory / _IMAGE
-    with image.open("rb") as file:
-        os.fsync(file.fileno())
-    image.chmod(READ_ONLY)
-    (directory / _MANIFEST).write_text(json.dumps({"name": name, **_looks(image)}))
-    directory.chmod(PRIVATE_DIRECTORY)
-
-
-def _looks(image: Path) -> dict[str, int]:
-    status = image.stat()
-    return {"size": status.st_size, "mtime": status.st_mtime_ns}
-
-
-def _take(directory: Path) -> bool:
-    """Hold the image in DIRECTORY until this process ends; False when it is not there, or not as it was made."""
-    if not hold_directory(directory):
-        return False
-    try:
-        noted = cast("dict[str, Any]", json.loads((directory / _MANIFEST).read_bytes()))
-        looks = _looks(directory / _IMAGE)
-        return all(noted.get(key) == value for key, value in looks.items())
-    except (OSError, ValueError):
-        return False
-
-
-def _prune(folder: Path) -> None:
-    """Remove what nobody has used for long, and what killed processes had half made of it."""
-    before = time.time() - KEPT_DAYS * 86400
-    for path in folder.iterdir():
-        with suppress(OSError):
-            if path.is_dir() and path.stat().st_mtime < before:
-                remove_unheld(path)
+    def _key(self, recipe: _Recipe) -> str:
+        """A hash of all that is known of how the image is made."""
+        root = self._settings.rootpath
+        digest = hashlib.sha256(repr((VERSION, source_of(recipe.prepare, root), recipe.version)).encode())
+        for path in recipe.inputs:
+            for piece in tree_digests(root / Path(path).expanduser()):
+                digest.update(piece)
+        return digest.hexdigest()[:16]

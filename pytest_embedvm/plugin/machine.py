@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.loop import loop_thread
 from pytest_embedvm.plugin.settings import Accel, Settings
 from pytest_embedvm.qemu.binary import find_binary
@@ -33,7 +34,20 @@ def header(settings: Settings) -> list[str]:
         return [f"embedvm: {error.message}"]
     version = ".".join(map(str, known.capabilities.version))
     accelerator = known.accelerator
-    return [f"embedvm: QEMU {version}, {accelerator.name.upper()}: {accelerator.reason}"]
+    return [f"embedvm: QEMU {version}, {accelerator.name.upper()}: {accelerator.reason}", _boots(settings)]
+
+
+def _boots(settings: Settings) -> str:
+    """How VMs start, and what is there for it."""
+    boot = settings.choices["boot"]
+    how = {"auto": "VMs are clones where they can be", "clone": "VMs are clones", "cold": "VMs boot"}[boot]
+    if boot == "cold":
+        return f"embedvm: {how} (embedvm_boot={boot})"
+    templates = Store(default_cache_dir() / "templates", what="template", limit=None).entries()
+    taken = sum(template.size for template in templates)
+    there = f"{len(templates)} template{'' if len(templates) == 1 else 's'} in the cache, {taken >> 20} MiB"
+    anew = ", made anew in this run" if settings.create_templates else ""
+    return f"embedvm: {how} (embedvm_boot={boot}); {there}{anew}"
 
 
 def require_kvm(settings: Settings) -> None:

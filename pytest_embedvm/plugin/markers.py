@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pytest
 
-from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, Firmware, NetworkChoice, OwnChoice
+from pytest_embedvm.plugin.settings import (
+    CHOICES,
+    SETTINGS,
+    BootChoice,
+    Firmware,
+    NetworkChoice,
+    OwnChoice,
+    ScopeChoice,
+)
 
 if TYPE_CHECKING:
     from pytest_embedvm.guest.cloud_init import Seed
@@ -38,6 +46,12 @@ class DomainArguments:
     `network`, `secrets` and `storage` say whose networks, secrets and storage pools its connection has: the test's own
     (`private`) or those of the host's libvirt. `network` is also where its card is: on the network `default` of either,
     behind QEMU's own NAT (`user`), or nowhere.
+
+    `boot` says whether a VM that has to answer is a `clone` of a template that booted once, boots (`cold`), or is a
+    clone where it can be one (`auto`).
+
+    `scope` says which tests share a root, and in it a VM that is reset for each of them: those of a class, a module, or
+    the session.
     """
 
     memory: int = 256
@@ -55,6 +69,8 @@ class DomainArguments:
     storage: OwnChoice = "private"
     timeout: float = 120.0
     capture: bool = False
+    boot: BootChoice = "auto"
+    scope: ScopeChoice = "function"
 
     def __post_init__(self) -> None:
         """:raise ValueError: when a value cannot be one; says what can."""

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
-from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import EmbedError, HostMissing, SystemFailure
-from pytest_embedvm.guest import VM, domain_xml
-from pytest_embedvm.guest.image.build import build_guest
+from pytest_embedvm.errors import EmbedError, HostMissing
+from pytest_embedvm.guest import VM, CannotClone, Origin
+from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
-from pytest_embedvm.plugin.leaks import leftovers
-from pytest_embedvm.plugin.markers import BUILT_IN, KNOWN, DomainArguments
+from pytest_embedvm.plugin.domains import Disk, Domains
+from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
+from pytest_embedvm.plugin.removal import close, complain, remove
 from pytest_embedvm.plugin.settings import Settings
-from pytest_embedvm.qemu.cache import default_cache_dir
+from pytest_embedvm.plugin.slots import Slot, slots_of
 from pytest_embedvm.qemu.image import create_overlay, image_format
+from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
+    from pytest_embedvm.plugin.ahead import Ahead, Handed
     from pytest_embedvm.plugin.images import Images
+    from pytest_embedvm.plugin.scope import Kept
+    from pytest_embedvm.plugin.templates import Templates
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -40,35 +44,52 @@ __tracebackhide__ = True
 #: The directory of `embedvm_root` under `tmp_path`; further ones have a number behind it.
 ROOT: Final = "embedvm"
 
-#: The start of the command line of a kernel that the user brings; a busy host fails the kernel's check of its timer.
-OWN_CMDLINE: Final = "console=ttyS0 no_timer_check"
-
-
-class _System(NamedTuple):
-    kernel: Path | None
-    initrd: Path | None
-    cmdline: str | None
-
 
 class Machines:
     """The connections, roots and VMs of one test."""
 
     def __init__(
-        self, settings: Settings, connections: list[libvirt.virConnect], folder: Path, images: Images | None = None
+        self,
+        settings: Settings,
+        connections: list[libvirt.virConnect],
+        folder: Path,
+        *,
+        images: Images | None = None,
+        templates: Templates | None = None,
+        announce: Callable[[VM], None] | None = None,
+        ahead: Ahead | None = None,
+        owner: str = "a disk that is being prepared",
+        kept: Kept | None = None,
     ) -> None:
         """:param connections: told of each that is opened, and emptied in the end.
         :param images: what `image=` may name.
+        :param templates: what VMs are cloned from; without them all boot.
+        :param announce: told of each VM that is there.
+        :param ahead: takes away what was made ahead.
+        :param owner: for whom slots are taken.
+        :param kept: a root that this test does not end.
         """
         self._settings = settings
         self._folder = folder.resolve()
         self._connections = connections
-        self._images = images
+        self._domains = Domains(settings, images)
+        self._templates = templates
+        self._announce = announce
+        self._ahead = ahead
+        self._owner = owner
+        self._slots = slots_of(settings)
+        #: Which VM lives in which slot.
+        self._places: list[tuple[VM, Slot]] = []
+        self._handed: Handed | None = None
+        self._kept = kept
         self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
         self._roots: dict[Path, bool] = {}
         self._vms: list[VM] = []
         self._numbers = itertools.count(1)
         self._disks = folder / "embedvm-disks"
+        #: What each machine's own disk stands on.
+        self._overlays: dict[Path, Disk] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -82,16 +103,63 @@ class Machines:
         """
         stayed: list[str] = []
         with ExitStack() as stack:
-            stack.callback(_complain, stayed)
+            stack.callback(complain, stayed)
+            stack.callback(self._hear, stayed)
             stack.callback(self._check_bases)
             stack.callback(shutil.rmtree, self._disks, ignore_errors=True)
-            for root, ours in self._roots.items():
-                stack.callback(_remove, root, stayed, ours=ours)
-            for connection in self._connections:
-                stack.callback(_close, connection)
-            for vm in self._vms:
-                stack.callback(vm.close)
+            ending = stack.enter_context(ExitStack())
+            self._push_ends(ending, stayed)
+            if self._left():
+                ending.pop_all()
         self._connections.clear()
+
+    def _push_ends(self, stack: ExitStack, stayed: list[str]) -> None:
+        """Put the end of all that there is on STACK, the last first."""
+        for _, slot in self._places:
+            stack.callback(slot.release)
+        for root, ours in self._roots.items():
+            stack.callback(remove, root, stayed, ours=ours)
+        if self._kept is not None:
+            stack.callback(self._kept.tidy, stayed)
+        for connection in self._connections:
+            stack.callback(close, connection)
+        for vm in self._vms:
+            stack.callback(vm.close)
+
+    def _left(self) -> bool:
+        """Whether there was nothing but what was made ahead, and that is taken away behind the test's back."""
+        handed, ahead = self._handed, self._ahead
+        if handed is None or ahead is None:
+            return False
+        made = handed.made
+        alone = (self._vms, self._connections, list(self._roots)) == ([made.vm], [made.connection], [made.root])
+        return alone and handed.leave(partial(ahead.take_away, handed, self._owner))
+
+    def _hear(self, stayed: list[str]) -> None:
+        """What was found only after earlier tests is told now."""
+        if self._ahead is not None:
+            self._ahead.settle()
+            stayed += self._ahead.complaints()
+
+    def adopt(self, handed: Handed) -> libvirt.virConnect:
+        """The connection of a VM that was made ahead; both are this test's from now on."""
+        self._handed = handed
+        made = handed.made
+        self._roots[made.root] = True
+        self._connections.append(made.connection)
+        self._vms.append(made.vm)
+        self._places.append((made.vm, handed.slot))
+        return made.connection
+
+    def receive(self) -> VM | None:
+        """The VM that was made ahead, which runs; None if there is none."""
+        if self._handed is None:
+            return None
+        vm = self._handed.made.vm
+        vm.origin = dataclasses.replace(vm.origin, pooled=True)
+        if self._announce is not None:
+            self._announce(vm)
+        return vm
 
     def open(self, wanted: DomainArguments, root: str | Path | None = None) -> libvirt.virConnect:
         """Open a connection to ROOT, or to a new root under the test's `tmp_path`, with the drivers that are WANTED.
@@ -103,11 +171,15 @@ class Machines:
             root.mkdir(mode=0o700)
             self._roots[root] = True
         path = Path(os.path.realpath(root))
-        self._roots.setdefault(path, path == self._folder / ROOT)
-        if self._roots[path]:
-            index.dispose(path)
+        kept = self._keeper(path)
+        if kept is None:
+            self._roots.setdefault(path, path == self._folder / ROOT)
+            if self._roots[path]:
+                index.dispose(path)
         with self._if_the_host_has_it():
-            connection = libvirt.open(_uri(path, wanted))
+            if kept is not None:
+                kept.open(wanted)
+            connection = libvirt.open(root_uri(path, wanted))
         self._connections.append(connection)
         return connection
 
@@ -141,73 +213,20 @@ class Machines:
 
     def prepared_xml(self, wanted: DomainArguments, disk: Path | None, *, boots: bool) -> str:
         """The same of a machine that writes to DISK, a qcow2 image, itself; without BOOTS the built-in guest boots."""
-        system = _System(None, None, None) if boots and not wanted.kernel else self._system(wanted)
-        return self._xml(wanted, "prepare", system, disk, machine.accelerator(self._settings.accel))
+        return self._domains.xml(wanted, "prepare", Disk(disk, "qcow2") if disk else None, boots=boots)
 
     def _domain_xml(self, wanted: DomainArguments, name: str) -> str:
-        accelerator = machine.accelerator(self._settings.accel)  # a host without QEMU is told so first
-        disk = self._overlay(self._image(wanted.image), name) if wanted.image else None
-        return self._xml(wanted, name, self._system(wanted), disk, accelerator)
+        machine.accelerator(self._settings.accel)  # a host without QEMU is told so first
+        disk = self._overlay(self._domains.image(wanted.image), name) if wanted.image else None
+        return self._domains.xml(wanted, name, disk, self._seed(wanted, name), boots=disk is not None)
 
-    def _xml(
-        self,
-        wanted: DomainArguments,
-        name: str,
-        system: _System,
-        disk: Path | None,
-        accelerator: Literal["kvm", "tcg"],
-    ) -> str:
-        return domain_xml(
-            name,
-            memory_mib=wanted.memory,
-            vcpus=wanted.vcpus,
-            machine=wanted.machine,
-            cpu=wanted.cpu,
-            accelerator=accelerator,
-            firmware=wanted.firmware,
-            kernel=system.kernel,
-            initrd=system.initrd,
-            cmdline=" ".join(filter(None, (system.cmdline, wanted.cmdline))) if system.kernel else None,
-            disk=disk,
-            seed=self._seed(wanted, name),
-            network=wanted.network,
-        )
-
-    def _system(self, wanted: DomainArguments) -> _System:
-        """What is booted directly; nothing for an image without a kernel beside it."""
-        initrd = self._file("initrd", wanted.initrd) if wanted.initrd else None
-        if wanted.kernel and wanted.kernel != BUILT_IN:
-            return _System(self._file("kernel", wanted.kernel), initrd, OWN_CMDLINE)
-        if wanted.image and not wanted.kernel:
-            return _System(None, None, None)
-        built = build_guest(default_cache_dir())
-        kernel = built.kernel if wanted.firmware == "bios" else built.packed_kernel
-        return _System(kernel, initrd or built.initrd, built.cmdline)
-
-    def _image(self, image: str | Path) -> Path:
-        """What IMAGE names: one of `embedvm_images`, else a file."""
-        if self._images and isinstance(image, str) and image in self._images:
-            return self._file("image", self._images[image])
-        try:
-            return self._file("image", image)
-        except FileNotFoundError as error:
-            if self._images:
-                error.strerror = f"{error.strerror}, and embedvm_images knows only {', '.join(self._images)}"
-            raise
-
-    def _file(self, keyword: str, path: str | Path) -> Path:
-        """The user's file PATH, from pytest's rootdir on where it is relative."""
-        file = self._settings.rootpath / Path(path).expanduser()
-        if not file.exists():
-            raise FileNotFoundError(errno.ENOENT, f"embedvm's {keyword}={str(path)!r} is not there", str(file))
-        return file
-
-    def _overlay(self, base: Path, name: str) -> Path:
+    def _overlay(self, base: Path, name: str) -> Disk:
         self._disks.mkdir(mode=0o700, exist_ok=True)
         overlay = self._disks / f"{name}-{next(self._numbers)}.qcow2"
         self._bases.use(base, name)
-        create_overlay(base, overlay, image_format(base))
-        return overlay
+        below = self._overlays[overlay] = Disk(base, image_format(base))
+        create_overlay(base, overlay, below.format)
+        return Disk(overlay, "qcow2")
 
     def _seed(self, wanted: DomainArguments, name: str) -> Path | None:
         if wanted.cloud_init is None:
@@ -220,16 +239,105 @@ class Machines:
         if changed:
             pytest.fail("embedvm: " + "; ".join(changed), pytrace=False)
 
-    def start(self, connection: libvirt.virConnect, xml: str, *, capture: bool = False) -> VM:
-        """A VM that runs; nobody has waited for its guest."""
-        show = _show if self._settings.show_console else None
+    def start(
+        self, connection: libvirt.virConnect, xml: str, *, capture: bool = False, reason: str | None = None
+    ) -> VM:
+        """A VM that boots; nobody has waited for its guest.
+
+        :param reason: why it is no clone.
+        """
+
+        def boot() -> VM:
+            return VM.boot(connection, xml, show=self._show, capture=capture, origin=Origin("cold", reason))
+
         with self._if_the_host_has_it():
-            vm = VM.boot(connection, xml, show=show, capture=capture)
-        self._vms.append(vm)
+            return self._keep(boot)
+
+    def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, *, keep: bool = False) -> VM:
+        """A clone, which answers, of a template of the domain XML; or where it can be none a VM that boots.
+
+        Fails the test when it is WANTED to be a clone, and cannot be.
+
+        :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
+        :raise GuestError: when the guest of the template does not come up.
+        """
+        kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
+        reason = "boot='cold'"
+        try:
+            if wanted.boot != "cold":
+                return self._keep(partial(self._clone, connection, xml, wanted, kept))
+        except CannotClone as error:
+            reason = str(error)
+        if wanted.boot == "clone":
+            pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
+        if kept is not None:
+            reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
+        return self.start(connection, xml, capture=wanted.capture, reason=reason)
+
+    def _keeper(self, root: Path) -> Kept | None:
+        """Who keeps ROOT, if it is not this test's alone."""
+        return self._kept if self._kept is not None and self._kept.has(root) else None
+
+    def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
+        if self._templates is None:
+            raise CannotClone("there are no templates here")
+        blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
+        name = document.parse(xml).findtext("name", "")
+        start = partial(kept.start, blueprint.key, connection, name) if kept else None
+        vm = self._templates.clone(
+            blueprint,
+            connection,
+            name,
+            partial(self._workshop, wanted),
+            show=self._show,
+            capture=wanted.capture,
+            start=start,
+        )
+        if kept is not None:
+            vm.origin = kept.origin(vm.origin)
         return vm
 
+    @contextmanager
+    def _workshop(self, wanted: DomainArguments) -> Iterator[libvirt.virConnect]:
+        """A connection to a root that is gone at the end of the block; after an error it stays as evidence."""
+        connection = self.open(wanted)
+        yield connection
+        self._connections.remove(connection)
+        root = Path(parse_uri(connection.getURI()).root)
+        stayed: list[str] = []
+        close(connection)
+        remove(root, stayed, ours=self._roots.pop(root))
+        complain(stayed)
+
+    @property
+    def _show(self) -> Show | None:
+        return show_line if self._settings.show_console else None
+
+    def _keep(self, make: Callable[[], VM]) -> VM:
+        """Account for the VM that MAKE starts, once one more may live; it ends with the test."""
+        slot = self._take_slot()
+        with ExitStack() as undo:
+            if slot is not None:
+                undo.callback(slot.release)
+            vm = make()
+            undo.pop_all()
+        if slot is not None:
+            self._places.append((vm, slot))
+        self._vms.append(vm)
+        if self._announce is not None:
+            self._announce(vm)
+        return vm
+
+    def _take_slot(self) -> Slot | None:
+        if self._slots is None:
+            return None
+        for vm, slot in self._places:
+            if not _runs(vm):
+                slot.release()
+        return self._slots.take(owner=self._owner)
+
     def boot(self, connection: libvirt.virConnect, wanted: DomainArguments, xml: str | None, **keywords: Any) -> VM:
-        """One more VM that has booted and answers.
+        """One more VM that answers.
 
         :raise TypeError: when a keyword is not one of the marker's.
         :raise ValueError: when its value cannot be one, or CONNECTION was not opened for it.
@@ -243,12 +351,24 @@ class Machines:
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
         _require_drivers(connection, wanted)
-        vm = self.start(connection, xml or self.domain_xml(wanted, name), capture=wanted.capture)
-        vm.wait_ready(timeout=wanted.timeout)
+        vm = self.provide(connection, xml or self.domain_xml(wanted, name), wanted)
+        wait_booted(vm, wanted)
         return vm
 
 
-def _uri(root: Path, wanted: DomainArguments) -> str:
+def wait_booted(vm: VM, wanted: DomainArguments) -> None:
+    """Return when VM answers; a clone did so before."""
+    if vm.origin.kind == "cold":
+        vm.wait_ready(timeout=wanted.timeout)
+
+
+def _runs(vm: VM) -> bool:
+    with if_connected():
+        return vm.is_running
+    return False
+
+
+def root_uri(root: Path, wanted: DomainArguments) -> str:
     """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
     network = "private" if wanted.network == "user" else wanted.network
     return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
@@ -269,28 +389,6 @@ def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) ->
             )
 
 
-def _show(name: str, line: str) -> None:
+def show_line(name: str, line: str) -> None:
     """One line of a console; where pytest captures, it goes to the test's captured output."""
     print(f"{name}| {line}", flush=True)  # noqa: T201 - asked for by --embedvm-show-console
-
-
-def _remove(root: Path, stayed: list[str], *, ours: bool) -> None:
-    """Remove what the driver made in ROOT, and the rest if it is OURS; what is still in use goes to STAYED."""
-    stayed += leftovers(root)
-    try:
-        Root(root).purge()
-    except SystemFailure as error:  # somebody else has it open
-        stayed.append(error.message)
-        return
-    if ours:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _complain(stayed: list[str]) -> None:
-    if stayed:
-        pytest.fail("embedvm: the test is over, and still there is " + "; ".join(stayed), pytrace=False)
-
-
-def _close(connection: libvirt.virConnect) -> None:
-    with if_connected():
-        connection.close()

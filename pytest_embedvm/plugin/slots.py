@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ from pytest_embedvm.errors import OperationFailed, OperationTimeout, SystemFailu
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.guest.wait import Deadline
 from pytest_embedvm.inotify import CLOSE_WRITE, MODIFY, Inotify
+from pytest_embedvm.plugin import memory
+from pytest_embedvm.plugin.settings import Settings
+from pytest_embedvm.qemu.cache import default_cache_dir
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -32,6 +36,11 @@ SLOT_TIMEOUT_S: Final = 1800.0
 LOOK_S: Final = 0.5
 #: When somebody dies, the kernel tells of the closed file a moment before it lets the lock go.
 AFTERWARDS_S: Final = 0.01
+
+#: What a VM takes: a clone some 40 MiB, one that boots most of what it was promised.
+VM_BYTES: Final = 128 * memory.MIB
+#: So many a small host has to bear.
+LEAST: Final = 4
 
 _RECORD: Final = 2048
 _LONGEST_OWNER: Final = 120
@@ -117,7 +126,8 @@ class Slots:
         try:
             make_private_directory(folder)
             for path in (self._slots, self._queue):
-                _close(_open(path))
+                with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+                    _is_held(descriptor, 0, 1)  # a kernel without locks of open files says so
         except OSError as error:
             raise SystemFailure(f"the VMs of this host cannot be counted in '{folder}': {error.strerror}") from error
 
@@ -149,23 +159,21 @@ class Slots:
     def holders(self) -> list[Holder]:
         """Who has slots now, by the slots' numbers."""
         with _opened(self._slots) as slots:
-            # Own locks do not show to the descriptor that has them, and each has its own.
             numbers = range(max(self.limit, os.fstat(slots).st_size // _RECORD))
             held = [number for number in numbers if _is_held(slots, number * _RECORD, 1)]
             read = (Holder.decode(os.pread(slots, _RECORD, number * _RECORD)) for number in held)
             return [holder or Holder(0, "somebody who has just taken it") for holder in read]
 
     def _free(self, holder: Holder) -> Slot | None:
-        descriptor = _open(self._slots)
-        try:
-            for number in range(self.limit):
-                if _set(descriptor, fcntl.F_WRLCK, number * _RECORD):
-                    slot = Slot(descriptor, number, holder, self._held)
-                    descriptor = -1
-                    return slot
-        finally:
-            if descriptor >= 0:
-                _close(descriptor)
+        with _opened(self._slots) as slots:
+            free = [number for number in range(self.limit) if not _is_held(slots, number * _RECORD, 1)]
+        if not free:
+            return None
+        descriptor = _open(self._slots, os.O_RDWR)
+        for number in free:
+            if _set(descriptor, fcntl.F_WRLCK, number * _RECORD):
+                return Slot(descriptor, number, holder, self._held)
+        _close(descriptor)
         return None
 
     def _wait(self, owner: str, deadline: Deadline) -> Slot:
@@ -187,7 +195,7 @@ class Slots:
     @contextlib.contextmanager
     def _number(self) -> Iterator[tuple[int, int]]:
         """Draw a number: a descriptor that has the lock on it, and the number."""
-        with _opened(self._queue) as queue:
+        with _opened(self._queue, os.O_RDWR) as queue:
             number = int(os.pread(queue, 20, 0) or b"0") + 1
             while not _set(queue, fcntl.F_WRLCK, number):
                 number += 1
@@ -219,9 +227,31 @@ class Slots:
         return f"no further VM may be started: of the {self.limit} that may live at once, {len(holders)} do: {who}"
 
 
+def default_limit() -> int:
+    """How many VMs this host has memory for."""
+    return max(LEAST, memory.total() // VM_BYTES)
+
+
+#: Those that this process counts in, by folder and limit.
+_known: Final[dict[tuple[Path, int], Slots | None]] = {}
+
+
+def slots_of(settings: Settings) -> Slots | None:
+    """The slots of all runs with this cache; None, with one warning, where they cannot be had."""
+    place = (default_cache_dir() / "slots", settings.max_vms or default_limit())
+    if place not in _known:
+        try:
+            _known[place] = Slots(*place)
+        except SystemFailure as error:
+            warnings.warn(error.message, stacklevel=2)
+            _known[place] = None
+    return _known[place]
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = _open(path)
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """To read, mostly: the kernel tells those who wait whenever one is closed that could be written."""
+    descriptor = _open(path, flags)
     try:
         yield descriptor
     finally:
@@ -232,8 +262,8 @@ def _opened(path: Path) -> Iterator[int]:
 _descriptors: Final[set[int]] = set()
 
 
-def _open(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+def _open(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     _descriptors.add(descriptor)
     return descriptor
 

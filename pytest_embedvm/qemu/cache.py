@@ -17,7 +17,7 @@ import filelock
 import platformdirs
 
 from pytest_embedvm.errors import OperationTimeout
-from pytest_embedvm.files import HALF, PRIVATE_FILE, make_private_directory, set_aside, write_atomically
+from pytest_embedvm.files import HALF, PRIVATE_FILE, lock_holders, make_private_directory, set_aside, write_atomically
 from pytest_embedvm.logs import HOST, Log
 from pytest_embedvm.qemu.accelerator import KVM_DEVICE, Accelerator, Requested, choose, require
 from pytest_embedvm.qemu.binary import BinaryIdentity
@@ -278,14 +278,10 @@ def _release_unwanted(lock: filelock.BaseFileLock, attempt: asyncio.Future[Any])
 
 def _holder(lock_file: Path) -> str:
     """Who holds LOCK_FILE, by the kernel's own list."""
-    try:
-        inode = lock_file.stat().st_ino
-        rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-        pid = next(row[4] for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}"))
-        command = command_of(int(pid))
-    except (OSError, StopIteration):  # it ended just now, or lives in another pid namespace
-        return "another process"
-    return f"process {pid} ({command})"
+    for pid in lock_holders(lock_file):
+        with contextlib.suppress(OSError):
+            return f"process {pid} ({command_of(pid)})"
+    return "another process"  # it ended just now, or lives in another pid namespace
 
 
 def _warn_unwritable(directory: Path, error: OSError, log: Log) -> None:

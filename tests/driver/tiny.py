@@ -65,12 +65,14 @@ def xml(
     extra: str = "",
     devices: str = "",
     arguments: tuple[str, ...] = (),
+    serial: str | None = None,
 ) -> str:
-    """A domain that runs it, with COM1 on a socket in DIRECTORY."""
+    """A domain that runs it, with COM1 on a socket in DIRECTORY, unless SERIAL is another one."""
     directory.mkdir(parents=True, exist_ok=True)
     rom = directory / "tiny.fd"
     if not rom.exists():
         rom.write_bytes(firmware())
+    serial = serial or f"<serial type='unix'><source mode='bind' path='{directory / 'com1'}'/></serial>"
     return f"""
     <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
       <name>{name}</name>
@@ -78,7 +80,7 @@ def xml(
       <memory unit='MiB'>32</memory>
       <os><type arch='x86_64' machine='q35'>hvm</type><loader type='rom'>{rom}</loader></os>
       {extra}
-      <devices><serial type='unix'><source mode='bind' path='{directory / "com1"}'/></serial>{devices}</devices>
+      <devices>{serial}{devices}</devices>
       <qemu:commandline>{"".join(f"<qemu:arg value='{word}'/>" for word in arguments)}</qemu:commandline>
     </domain>"""
 

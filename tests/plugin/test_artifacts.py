@@ -174,7 +174,7 @@ def test_failures_of_the_set_up_too(pytester: pytest.Pytester) -> None:
 
         def test_it(vm): pass
         """,
-        test_late="import pytest\n@pytest.mark.embedvm(timeout=0.5)\ndef test_it(vm): pass",
+        test_late="import pytest\n@pytest.mark.embedvm(timeout=0.5, boot='cold')\ndef test_it(vm): pass",
         test_dead="""
         import pytest
 

@@ -100,7 +100,7 @@ def test_random_order_no_cache_no_capture_and_warnings_as_errors(
 
 def test_an_interrupt_in_the_middle_of_a_boot_leaves_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(vm): pass\ndef test_next(vm): pass")
-    with started(pytester, "--embedvm-show-console") as child:
+    with started(pytester, "--embedvm-show-console", "--embedvm-boot=cold") as child:
         read_until(line_of(child.stdout), r"vm\| .*Linux version")
         assert len(qemus(pytester)) == 1
         child.send_signal(signal.SIGINT)

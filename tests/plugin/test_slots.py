@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import re
@@ -16,19 +15,21 @@ import pytest
 
 from pytest_embedvm.errors import OperationFailed, OperationTimeout, SystemFailure
 from pytest_embedvm.plugin import slots as module
-from pytest_embedvm.plugin.slots import Slots
+from pytest_embedvm.plugin.slots import Holder, Slot, Slots
 
 SPAWN: Final = multiprocessing.get_context("spawn")
 DEADLINE_S: Final = 120.0
 
 
-def serve(folder: Path, limit: int, name: str, orders: Connection) -> None:
-    """A process that does as it is told: take, release, end; it answers each order once it is done."""
-    slots, taken = Slots(folder, limit), []
-    for order in iter(orders.recv, "end"):
+def serve(name: str, orders: Connection) -> None:
+    """A process that takes or releases slots in a folder, as it is told; it answers each order once it is done."""
+    taken: list[Slot] = []
+    known: dict[Path, Slots] = {}
+    for order, folder in iter(orders.recv, None):
         answer = "done"
         try:
             if order == "take":
+                slots = known.setdefault(folder, Slots(folder, 2))
                 taken.append(slots.take(owner=name))
             else:
                 taken.pop().release()
@@ -38,16 +39,20 @@ def serve(folder: Path, limit: int, name: str, orders: Connection) -> None:
 
 
 class Other:
-    """Another process, by a name."""
+    """Another process, by a name. It goes on to another test unless it was killed, or still waits."""
 
-    def __init__(self, folder: Path, limit: int, name: str) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = Path()
+        self.took = 0
         self._orders, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=serve, args=(folder, limit, name, theirs))
+        self._process = SPAWN.Process(target=serve, args=(name, theirs))
         self._process.start()
         theirs.close()
 
     def begin(self, order: str) -> None:
-        self._orders.send(order)
+        self.took += 1 if order == "take" else -1
+        self._orders.send((order, self.folder))
 
     def answer(self) -> str:
         assert self._orders.poll(DEADLINE_S), "no answer"
@@ -62,19 +67,32 @@ class Other:
         return not self._orders.poll(0)
 
     def kill(self) -> None:
+        self.took = -1
         self._process.kill()
         self._process.join(DEADLINE_S)
         self._orders.close()
 
 
+@pytest.fixture(scope="module")
+def crew() -> Iterator[dict[str, Other]]:
+    """Processes by their names: each takes a second to start."""
+    crew: dict[str, Other] = {}
+    yield crew
+    for other in crew.values():
+        other.kill()
+
+
 @pytest.fixture
-def others(tmp_path: Path) -> Iterator[list[Other]]:
+def others(tmp_path: Path, crew: dict[str, Other]) -> Iterator[list[Other]]:
     """Three processes that share two slots, with this one."""
-    with contextlib.ExitStack() as stack:
-        started = [Other(tmp_path, 2, name) for name in ("ann", "bob", "cy")]
-        for other in started:
-            stack.callback(other.kill)
-        yield started
+    for name in ("ann", "bob", "cy"):
+        if name not in crew:
+            crew[name] = Other(name)
+        crew[name].folder = tmp_path
+    yield [crew[name] for name in ("ann", "bob", "cy")]
+    for name, other in list(crew.items()):
+        if other.took:
+            crew.pop(name).kill()
 
 
 def wait_until_waiting(slots: Slots, number: int) -> None:
@@ -196,6 +214,23 @@ def test_one_who_has_them_all_is_told_at_once(tmp_path: Path) -> None:
     ):
         slots.take(owner="tests/test_a.py::test_three")
     assert slots.holders() == []
+
+
+def test_who_waits_does_not_wake_himself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    class Counting(Slots):
+        def holders(self) -> list[Holder]:
+            looks.append(1)
+            return super().holders()
+
+    slots = Counting(tmp_path, 1)
+    slot = slots.take(owner="somebody else")
+    monkeypatch.setattr(slot, "say_waiting", lambda _number: None)
+    with pytest.raises(OperationTimeout):
+        slots.take(owner="me", timeout=2 * module.LOOK_S)
+    assert len(looks) < 20
+    slot.release()
 
 
 def test_a_spare_is_no_reason_to_give_up(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ class Chardev:
         """The file, device, or socket; of a pty, once the domain runs."""
         return self.sources[0].path if self.sources else None
 
+    @property
+    def of_the_host(self) -> str | None:
+        """What of the host's it is, or its log: one thing, which two machines cannot have; None for its own."""
+        if self.log and self.log.file:
+            return f"the log file '{self.log.file}'"
+        if self.type in ("null", "vc", "pty"):
+            return None
+        source = self.sources[0] if self.sources else Source()
+        return f"{self.type} '{source.path or f'{source.host}:{source.service}'}'"
+
     def learn_pty(self, path: str) -> None:
         """QEMU has opened the pty at PATH."""
         self.sources = [Source(path=path)]

@@ -32,6 +32,8 @@ class Range:
     end: int | None = None
     to: int | None = None
     exclude: Annotated[bool | None, YesNo()] = None
+    #: Whether the host's kernel chose `start`, so that it is no part of the definition.
+    chosen: bool = field(default=False, metadata={"xml": False})
 
     @property
     def ports(self) -> range:
@@ -106,9 +108,20 @@ class PortForward:
             return False
         for ports in self.ranges:
             if ports.start == 0 and ports.to == found.to:
-                ports.start = found.start
+                ports.start, ports.chosen = found.start, True
                 return True
         return False
+
+    def forget_live(self) -> None:
+        """Drop the ports that were chosen for a running domain."""
+        for ports in self.ranges:
+            if ports.chosen:
+                ports.start, ports.chosen = 0, False
+
+    @property
+    def is_given(self) -> bool:
+        """Whether one of the host's ports was asked for by its number."""
+        return not self.ranges or any(ports.start != 0 and not ports.chosen for ports in self.ranges)
 
 
 @dataclass(frozen=True)

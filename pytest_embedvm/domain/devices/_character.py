@@ -57,6 +57,10 @@ class CharacterDevice(Device):
     def kind_name(self) -> str:
         return "chr"
 
+    def clone_obstacle(self) -> str | None:
+        thing = self.chardev.of_the_host
+        return thing and f"its {type(self).__name__.lower()} is {thing}, which is one thing of the host's"
+
     def check_plug(self) -> None:
         # libvirt: qemuDomainAttachChrDeviceAssignAddr
         if self.bus not in _PLUGGABLE:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_embedvm.constants import ErrorDomain
 from pytest_embedvm.domain.addresses.disk_names import bus_of, is_partition
 from pytest_embedvm.domain.addresses.shapes import DriveAddress, PciAddress, UsbAddress
-from pytest_embedvm.domain.backends.source import check_backing
+from pytest_embedvm.domain.backends.source import NeededFile, check_backing
 from pytest_embedvm.errors import ConfigUnsupported, InternalError, MissingSource, XMLError
 
 if TYPE_CHECKING:
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 _SERIAL: Final = re.compile(r"[A-Za-z0-9_\-. ]*")
 _WWN: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{16}")
 _LONGEST: Final = {"vendor": 8, "product": 16}
+
+
+def clone_obstacle(disk: Disk, image: NeededFile | None, *, encrypted: bool) -> str | None:
+    """Why a guest that writes to IMAGE through DISK cannot be cloned; None where it can."""
+    if image is None:
+        return None
+    if disk.shareable:
+        return f"disk '{disk.dev}' is shared with others that write to it"
+    if encrypted:
+        return f"disk '{disk.dev}' is encrypted, and an overlay over it would not be"
+    if image.kind == "file" and image.format in ("raw", "qcow2"):
+        return None
+    return f"disk '{disk.dev}' is of type '{disk.type}' and format '{image.format}': there can be no overlay over it"
 
 
 def check_disk(disk: Disk, disks: Sequence[Disk]) -> None:

@@ -68,6 +68,9 @@ class Channel(CharacterDevice):
             # libvirt: qemuDomainPrepareChannel
             self.chardev.sources, self.generated = [Source(mode="bind")], True
 
+    def clone_obstacle(self) -> str | None:
+        return None if self.generated else super().clone_obstacle()
+
     def check_addition(self, others: Iterable[Device], *, live: bool) -> None:
         # libvirt: qemuDomainChrInsert
         if self.name and any(isinstance(other, Channel) and other.name == self.name for other in others):

@@ -122,6 +122,9 @@ class Console(CharacterDevice):
         super().forget_live()
         self.tty = None
 
+    def clone_obstacle(self) -> str | None:
+        return None if self.is_mirror else super().clone_obstacle()
+
     def parts(self, context: Context) -> Iterable[Part]:
         if self.is_mirror:
             return

@@ -28,7 +28,7 @@ from pytest_embedvm.domain.backends.virtio import given, pci_bus, pci_driver
 from pytest_embedvm.domain.devices import _disk_plugging, _disk_update
 from pytest_embedvm.domain.devices._base import BootClass, Bus, Context, Device, PciTurn
 from pytest_embedvm.domain.devices._controller_models import PLUGGED_SCSI
-from pytest_embedvm.domain.devices._disk_checks import check_disk
+from pytest_embedvm.domain.devices._disk_checks import check_disk, clone_obstacle
 from pytest_embedvm.domain.devices._disk_elements import BlockIo, DiskBus, Driver, Geometry, Target
 from pytest_embedvm.domain.devices.controller import Controller
 from pytest_embedvm.errors import MissingTarget, XMLError
@@ -273,12 +273,8 @@ class Disk(Device):
         return self
 
     def clone_obstacle(self) -> str | None:
-        if self.shareable and not self.readonly:
-            return f"disk '{self.dev}' is shared with others that write to it"
-        image = self.written_image()
-        if image is None or image.kind == "file":
-            return None
-        return f"disk '{self.dev}' is of type '{self.type}': there can be no overlay over it"
+        encrypted = any(image.encryption for image in self._chain().images)
+        return clone_obstacle(self, self.written_image(), encrypted=encrypted)
 
     def written_image(self) -> NeededFile | None:
         return next((file for file in self.needed_files() if file.writable), None)

@@ -135,6 +135,12 @@ class Filesystem(Device):
             raise ConfigUnsupported("'virtiofs' requires shared memory", origin=ErrorDomain.QEMU)
         context.capabilities.require_device("vhost-user-fs-pci")
 
+    def clone_obstacle(self) -> str | None:
+        # A directory that is shared by 9p is in the guest's way only while it is mounted, which QEMU knows.
+        return (
+            f"QEMU cannot save the state of directory '{self.target}', shared by virtiofs" if self.is_virtiofs else None
+        )
+
     def parts(self, context: Context) -> Iterable[Part]:
         return self._virtiofs(context) if self.is_virtiofs else self._9p(context)
 

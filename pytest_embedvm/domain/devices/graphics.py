@@ -186,6 +186,13 @@ class Graphics(Device):
         if self.autoport:
             self.port = -1
 
+    def clone_obstacle(self) -> str | None:
+        if self.first_listen.type == "socket" and not self.own_socket:
+            return f"VNC socket '{self.socket}' is one thing of the host's"
+        if self.first_listen.type == "address" and not self.autoport:
+            return f"VNC port {self.port} is one thing of the host's"
+        return None
+
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildGraphicsVNCCommandLine
         props: dict[str, Json] = {}

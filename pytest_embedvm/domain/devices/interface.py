@@ -128,6 +128,8 @@ class Interface(Device):
             self.target_dev = None  # libvirt: virDomainNetDefParseXML
         if self.type == "network" and self.source:
             self.source.bridge = None
+        for forward in self.forwards:
+            forward.forget_live()
 
     @property
     def bridge(self) -> str | None:
@@ -238,9 +240,11 @@ class Interface(Device):
                 )
 
     def clone_obstacle(self) -> str | None:
-        if self.type in ("user", "network"):
-            return None
-        return f"an interface of type '{self.type}' is one thing of the host's"
+        if self.type not in ("user", "network"):
+            return f"an interface of type '{self.type}' is one thing of the host's"
+        if any(forward.is_given for forward in self.forwards):
+            return "a given port of the host's that leads into it is one thing"
+        return None
 
     def renew(self, new_mac: Callable[[], str]) -> None:
         self.mac = new_mac()

@@ -137,6 +137,11 @@ class Tpm(Device):
     def has_firmware_log(self) -> bool:
         return True
 
+    def clone_obstacle(self) -> str | None:
+        if self.backend is None or self.backend.type == "emulator":
+            return None
+        return f"a TPM of type '{self.backend.type}' is one thing of the host's"
+
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildTPMBackendStr, qemuBuildTPMDevCmd; there the -chardev is told a path
         backend = self._backend

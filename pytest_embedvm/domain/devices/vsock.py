@@ -64,6 +64,9 @@ class Vsock(Device, WithDriver):
         if self.own_cid:
             self.cid.address = None
 
+    def clone_obstacle(self) -> str | None:
+        return None if self.own_cid or self.cid.auto else f"vsock address {self.cid.address} is one thing of the host's"
+
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildVsockDevProps; QEMU opens /dev/vhost-vsock itself
         props: dict[str, Json] = {"driver": pci_driver("vhost-vsock", self.model), **self.virtio_props()}

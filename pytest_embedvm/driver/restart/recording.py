@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_embedvm.driver.running import Running
 
 STARTING: Final = paused(DomainPausedReason.STARTING_UP)
+#: How much later than it changed a run may be on record that ends with us: no other process takes it over.
+LATE_S: Final = 0.05
 
 
 class Recordings:
@@ -92,11 +94,14 @@ class Recording:
     def mark(self) -> None:
         """Something changed: write it, once all that changes together has changed.
 
+        A start, a resume and what the guest does next change it several times in a few milliseconds, and each writing
+        costs as much as one of them: what is not to outlive us is written when they are over.
         Of a start that is under way nothing more is on record than that: who finds it ends it, whatever its state.
         """
         starting = self._running is not None and not self._running.announced and self._ended is None
         if self._due is None and not self._closed and not starting:
-            self._due = asyncio.get_running_loop().call_soon(self.flush)
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_soon(self.flush) if self.kept else loop.call_later(LATE_S, self.flush)
 
     def flush(self) -> None:
         """Write what is the case now. That it cannot be written is in the log."""

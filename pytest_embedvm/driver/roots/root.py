@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -28,6 +29,7 @@ PID_FILE: Final = "driver.pid"
 FILE_NAME_BYTES: Final = 200
 
 
+@functools.lru_cache(maxsize=1024)
 def file_name(name: str) -> str:
     """NAME as one safe component of a path: not hidden, no separator, no control character, at most 200 bytes.
 

@@ -44,12 +44,17 @@ class Purpose:
 class ToFile:
     """One such job of one machine, whose job is the caller's."""
 
-    def __init__(self, machine: Machine, qemu: Running, purpose: Purpose, *, live: bool = False) -> None:
-        """:param live: the guest runs while it is written, until the last."""
+    def __init__(
+        self, machine: Machine, qemu: Running, purpose: Purpose, *, live: bool = False, ignore_shared: bool = False
+    ) -> None:
+        """:param live: the guest runs while it is written, until the last.
+        :param ignore_shared: memory in a file that is shared is not written: who loads the rest has that file.
+        """
         self._machine = machine
         self._qemu = qemu
         self._purpose = purpose
         self._live = live
+        self._ignore_shared = ignore_shared
         self._job = machine.long_job
         self._was_running = machine.status.state is DomainState.RUNNING
 
@@ -61,7 +66,7 @@ class ToFile:
         try:
             await self._pause(runs=self._live and transfer.may_run(self._machine))
             async with compression.writing(format_, descriptor) as target:
-                await transfer.set_up(self._qemu, max_bandwidth=UNLIMITED * MIB)
+                await transfer.set_up(self._qemu, ignore_shared=self._ignore_shared, max_bandwidth=UNLIMITED * MIB)
                 await transfer.write(self._qemu, target)
                 await self._wait(half)
             return self._job.stats(await transfer.query(self._qemu), DomainJobType.COMPLETED)

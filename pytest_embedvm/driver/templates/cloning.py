@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.network import addresses
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
@@ -71,10 +71,12 @@ async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flag
     cloned = machine.cloned
     if cloned is None:
         raise OperationInvalid(f"domain '{machine.name}' is no clone of a template")
+    cloned.template.require_whole(cloned.domain)
     if machine.autodestroy:
         flags |= DomainCreateFlags.START_AUTODESTROY
     if machine.active:
         await machine.destroy()
+    addresses.forget(cloned.domain, driver.networks)
     return await _launch(driver, client, cloned, flags)
 
 
@@ -138,15 +140,15 @@ async def _start(
         await _load(machine, running, cloned.template)
         await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
     except BaseException:
-        running.ending = state.NOT_ARRIVED
-        running.process.send_signal(signal.SIGKILL)
-        await running.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(running, state.NOT_ARRIVED)
         raise
 
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
-    await transfer.set_up(running, ignore_shared=True)
+    # QEMU would have the guest tell the network its addresses, which are still the template's: a fifth of what it does
+    # until it first answers.
+    await transfer.set_up(running, ignore_shared=True, announce_rounds=0)
     await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate

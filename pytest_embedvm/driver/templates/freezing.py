@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from pytest_embedvm.constants import DomainPausedReason, DomainState
+from pytest_embedvm.constants import DomainJobOperation, DomainPausedReason, DomainRunningReason, DomainState
 from pytest_embedvm.domain import clonable, definition
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.domain.sections.firmware import STORE
 from pytest_embedvm.driver import media, nvram, state, stop, subdrivers
 from pytest_embedvm.driver.client import Client
-from pytest_embedvm.driver.migration import transfer
-from pytest_embedvm.driver.migration.transfer import Transfer
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.saving.to_file import Purpose, ToFile
 from pytest_embedvm.driver.templates.memory import MemoryFile
 from pytest_embedvm.driver.templates.template import Template
-from pytest_embedvm.errors import ConfigUnsupported, OperationFailed, OperationInvalid, OperationTimeout, SystemFailure
+from pytest_embedvm.errors import ConfigUnsupported, OperationFailed, OperationInvalid, SystemFailure
 from pytest_embedvm.files import PRIVATE_FILE, copy_sparse, make_private_directory, write_atomically
 from pytest_embedvm.qemu.image import Format, create_overlay
+from pytest_embedvm.qemu.monitor import CommandError
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
     from pytest_embedvm.driver.machine import Machine
 
-#: How long QEMU may take to write the state of its devices.
-FREEZE_TIMEOUT_S: Final = 60.0
+FREEZE: Final = Purpose("template", DomainJobOperation.SAVE, DomainPausedReason.SAVE, DomainRunningReason.SAVE_CANCELED)
 
 
 async def obstacles(driver: Driver, xml: str) -> list[str]:
@@ -115,10 +115,14 @@ def _format(word: str) -> Format:
 
 
 async def freeze(machine: Machine, folder: Path) -> Template:
-    """Stop the guest of MACHINE, which `begin` started for FOLDER, and end it: the template is there.
+    """Stop the guest of MACHINE, which was started for FOLDER, and end it: the template is there.
+
+    When this raises, the guest goes on as before, and there is none.
 
     :raise OperationInvalid: when it does not run, or was not started for this.
-    :raise OperationFailed: when QEMU fails.
+    :raise ConfigUnsupported: when it was given a device with which it cannot be cloned.
+    :raise OperationFailed: when QEMU cannot write the state of its devices; with its own words.
+    :raise SystemFailure: when FOLDER cannot be written.
     """
     template = Template(folder)
     async with machine.changing("template") as qemu:
@@ -127,38 +131,54 @@ async def freeze(machine: Machine, folder: Path) -> Template:
             raise OperationInvalid("domain is not running")
         if qemu.jobs:
             raise OperationInvalid("domain has active block job")
-        if not any(f'"mem-path":{json.dumps(str(template.ram))}' in word for word in qemu.argv):
+        if not _is_memory_of(qemu, template):
             raise OperationInvalid(f"domain '{machine.name}' was not started to be the template in '{folder}'")
         _require_clonable(live)
-        qemu.pausing = DomainPausedReason.SAVE
-        if machine.status.state is DomainState.RUNNING:
-            await qemu.monitor.execute("stop")
-        await _write_state(qemu, template)
-        await _write_domain(machine.driver, live, template)
-        qemu.ending = state.SAVED
-        qemu.process.send_signal(signal.SIGKILL)
-        await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
+        await _write(machine, qemu, live, template)
+        await stop.end(qemu, state.SAVED)
     return template
+
+
+def _is_memory_of(qemu: Running, template: Template) -> bool:
+    """Whether QEMU writes its guest's memory to TEMPLATE's file; a clone has it, too, and does not."""
+    objects = (json.loads(word) for word in qemu.argv if word.startswith('{"qom-type":"memory-backend-file"'))
+    return any(memory["mem-path"] == str(template.ram) and memory["share"] for memory in objects)
+
+
+async def _write(machine: Machine, qemu: Running, live: Completed, template: Template) -> None:
+    job = ToFile(machine, qemu, FREEZE, ignore_shared=True)
+    with _new(template.state) as descriptor:
+        try:
+            await job.run("raw", descriptor)
+        except CommandError as error:
+            raise OperationFailed(f"the guest cannot be made a template: {error.description}") from error
+        async with job.paused():
+            await _write_domain(machine.driver, live, template)
+
+
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[int]:
+    """The new file PATH, gone again if the block fails."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
+    try:
+        yield descriptor
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 async def _write_domain(driver: Driver, live: Completed, template: Template) -> None:
     """Write what was LIVE; with that the TEMPLATE is whole."""
     try:
         if live.os.nvram is not None and live.os.nvram.path is not None:
+            template.nvram.unlink(missing_ok=True)  # of an attempt that failed
             await asyncio.to_thread(copy_sparse, Path(live.os.nvram.path), template.nvram)
         text = definition.format(migratable(live, driver.host), inactive=True)
         write_atomically(template.xml, text.encode(), sync=False)
     except OSError as error:
         raise SystemFailure(f"Failed to create file '{error.filename or template.xml}': {error.strerror}") from error
-
-
-async def _write_state(qemu: Running, template: Template) -> None:
-    half = qemu.transfer = Transfer()
-    await transfer.set_up(qemu, ignore_shared=True)
-    target = os.open(template.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
-    await transfer.write(qemu, target)
-    if await transfer.first(half.wait_over(), qemu.monitor.wait_closed(), timeout=FREEZE_TIMEOUT_S) is None:
-        seen = f"last seen: migration {half.status}"
-        raise OperationTimeout(f"QEMU did not write its devices' state within {FREEZE_TIMEOUT_S:g} s; {seen}")
-    if half.status != transfer.COMPLETED:
-        raise OperationFailed(f"the guest cannot be made a template: migration {half.status}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_embedvm.domain import clonable, definition
 from pytest_embedvm.domain.model import Completed, Domain
 from pytest_embedvm.errors import EmbedError, OperationFailed
+from pytest_embedvm.units import KIB
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,21 @@ class Template:
         """
         try:
             domain = definition.parse(self.xml.read_text("utf-8"))
-            for path in self._files(domain):
-                path.stat()
         except (OSError, UnicodeError, EmbedError) as error:
             raise OperationFailed(f"'{self.folder}' is no template: {error}") from error
+        self.require_whole(domain)
         return domain
+
+    def require_whole(self, domain: Domain) -> None:
+        """:raise OperationFailed: when something is not there of what this template of DOMAIN consists of."""
+        try:
+            for path in self._files(domain):
+                path.stat()
+            size = self.ram.stat().st_size
+        except OSError as error:
+            raise OperationFailed(f"'{self.folder}' is no template: {error}") from error
+        if size != domain.memory * KIB:  # QEMU would make it as long as it has to be
+            raise OperationFailed(f"'{self.folder}' is no template: '{self.ram}' has {size} bytes")
 
     def _files(self, domain: Domain) -> list[Path]:
         """What has to be there beside the XML."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.guest.image import syscalls
 from pytest_embedvm.guest.image.initramfs import Archive
 from pytest_embedvm.guest.image.modules import Modules
 from pytest_embedvm.guest.image.native import programs
@@ -27,7 +28,7 @@ CURSOR_QUESTION: Final = b"\x1b[6n\0"
 
 
 def assemble(busybox: Program, names: list[str], agent: Program, release: str, modules: Modules, *, arch: str) -> bytes:
-    """The guest's root as a cpio archive; NAMES are busybox's commands."""
+    """The root of a guest of ARCH as a cpio archive; NAMES are busybox's commands."""
     archive = Archive()
     for path in DIRECTORIES:
         archive.directory(path)
@@ -43,6 +44,9 @@ def assemble(busybox: Program, names: list[str], agent: Program, release: str, m
     for source in scripts():
         data = source.read_bytes()
         archive.file(str(source.relative_to(ROOT)), data, 0o755 if data.startswith(b"#!") else 0o644)
+    calls = syscalls.program(arch)
+    if calls is not None:
+        archive.file("lib/embedvm/syscalls", calls, 0o755)
     return archive.to_bytes()
 
 

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from pytest_embedvm.guest.image.hold import hold_directory, remove_unheld
 from pytest_embedvm.guest.image.manifest import GuestImage
 
 #: A guest takes some 50 MB; a host rarely has more kernels than this.
 KEPT: Final = 3
 
-#: The directories of the guests that this process was given, open and locked until it ends.
-_held: dict[Path, int] = {}
-
 
 def hold(image: GuestImage) -> bool:
     """Keep IMAGE from being pruned for as long as this process lives; False when it is going, or gone."""
     return hold_directory(image.kernel.parent)
-
-
-def hold_directory(directory: Path) -> bool:
-    """The same of whatever lies in DIRECTORY."""
-    if directory in _held and _is(_held[directory], directory):
-        return True
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    if not _lock(descriptor, fcntl.LOCK_SH) or not _is(descriptor, directory):
-        os.close(descriptor)
-        return False
-    with suppress(OSError):  # another user's cache
-        os.utime(descriptor)
-    if directory in _held:  # the cache was removed and made anew
-        os.close(_held[directory])
-    _held[directory] = descriptor
-    return True
 
 
 def prune(cache_dir: Path) -> None:
@@ -63,37 +40,6 @@ def _discard(path: Path) -> None:
         return
     with suppress(OSError):
         path.unlink()
-
-
-def remove_unheld(directory: Path) -> None:
-    """Remove DIRECTORY with what is in it, unless a process holds it."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        if _lock(descriptor, fcntl.LOCK_EX):
-            _discard(directory)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    """Whether nobody has a lock on it that excludes this one; a file system without locks has no such."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return kind == fcntl.LOCK_SH
-    return True
-
-
-def _is(descriptor: int, directory: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), directory.stat())
-    except OSError:
-        return False
 
 
 def _leads_somewhere(manifest: Path) -> bool:

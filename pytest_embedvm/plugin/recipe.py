@@ -1,0 +1,133 @@
+"""How a VM that a test will want is made, before there is the test that asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from pytest_embedvm import libvirt
+from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.guest import VM, CannotClone
+from pytest_embedvm.guest.templates.key import named_files
+from pytest_embedvm.plugin.domains import Disk, Domains
+from pytest_embedvm.plugin.markers import DomainArguments, arguments
+from pytest_embedvm.plugin.session import root_uri, show_line
+from pytest_embedvm.plugin.settings import FIXTURES, VM_FIXTURE, Settings
+from pytest_embedvm.plugin.templates import TEMPLATES, Blueprint, Templates
+from pytest_embedvm.qemu.image import image_format
+
+#: A test that has one of its own gets what that makes, and nothing that was made before.
+_LADDER: Final = (
+    "embedvm_root",
+    "embedvm_machines",
+    "embedvm_conn_factory",
+    "embedvm_conn",
+    "embedvm_domain_args",
+    "embedvm_domain_xml",
+    "embedvm_vm",
+    VM_FIXTURE,
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clone that answers, in a root of its own. Whoever has it closes them: `vm`, then `connection`."""
+
+    root: Path
+    connection: libvirt.virConnect
+    vm: VM
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a VM that a test wants; equal for tests that can have each other's."""
+
+    key: str
+    _wanted: DomainArguments = field(compare=False, repr=False)
+    _blueprint: Blueprint = field(compare=False, repr=False)
+    _templates: Templates = field(compare=False, repr=False)
+    _show_console: bool = field(compare=False, repr=False)
+
+    @property
+    def files(self) -> list[Path]:
+        """What clones are made of: another content makes other clones."""
+        return named_files(self._blueprint.xml)
+
+    def make(self, root: Path, *, name: str = "vm") -> Made:
+        """A clone called NAME in ROOT, a new private directory; its template is made unless it is there.
+
+        :raise libvirtError: when no connection to ROOT can be had.
+        :raise CannotClone: when it cannot be cloned.
+        :raise GuestError: when its guest does not come up.
+        """
+        connection = libvirt.open(root_uri(root, self._wanted))
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            show = show_line if self._show_console else None
+            vm = self._templates.clone(self._blueprint, connection, name, self._workshop, show=show)
+            undo.pop_all()
+        return Made(root, connection, vm)
+
+    @contextlib.contextmanager
+    def _workshop(self) -> Iterator[libvirt.virConnect]:
+        root = Path(tempfile.mkdtemp(prefix="embedvm-template-"))
+        connection = libvirt.open(root_uri(root, self._wanted))
+        try:
+            yield connection
+        finally:
+            connection.close()
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
+    """What makes the VM of the fixture `vm` of ITEM.
+
+    None where that cannot be known before: it boots, it has fixtures of its own, nobody asks for it; or where it would
+    be known too late: what a card's first frames are.
+    """
+    templates = item.config.stash.get(TEMPLATES, None)
+    if templates is None or not _uses_only_ours(item):
+        return None
+    wanted = arguments(item)
+    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
+        return None
+    if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
+        return None  # what the name stands for nobody has said yet
+    domains = Domains(settings, templates.images)
+    try:
+        disk = _disk(domains, wanted)
+        blueprint = templates.blueprints.of(
+            domains.xml(wanted, "vm", disk, boots=disk is not None), wanted, overlays={}
+        )
+    except (CannotClone, EmbedError, OSError):
+        return None  # the test will say it
+    drivers = f"{wanted.network}-{wanted.secrets}-{wanted.storage}"
+    return Recipe(f"{blueprint.key}-{drivers}", wanted, blueprint, templates, settings.show_console)
+
+
+def _disk(domains: Domains, wanted: DomainArguments) -> Disk | None:
+    if wanted.image is None:
+        return None
+    path = domains.image(wanted.image)
+    return Disk(path, image_format(path))
+
+
+def definition_of(item: pytest.Item, name: str) -> object:
+    """The fixture NAME as ITEM has it, before any of its fixtures is made; None where it has none."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = info.name2fixturedefs.get(name) if info is not None else None
+    return found[-1] if found else None
+
+
+def _uses_only_ours(item: pytest.Item) -> bool:
+    """Whether ITEM asks for `vm`, and all that leads to it is this plugin's own."""
+    found = {name: definition for name in _LADDER if (definition := definition_of(item, name))}
+    modules = {getattr(getattr(definition, "func", None), "__module__", None) for definition in found.values()}
+    return VM_FIXTURE in found and modules == {FIXTURES}

@@ -1,0 +1,254 @@
+"""The templates of a run: which one a domain's clones are made of, and that it is there."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import pytest
+
+from pytest_embedvm import libvirt
+from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.files import make_private_directory, write_atomically
+from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
+from pytest_embedvm.guest.templates.building import Start, build, clone_vm
+from pytest_embedvm.guest.templates.key import named_files, qemu_identity, template_key
+from pytest_embedvm.guest.templates.store import Store
+from pytest_embedvm.guest.vm import Show
+from pytest_embedvm.plugin import machine
+from pytest_embedvm.plugin.domains import Disk
+from pytest_embedvm.plugin.markers import DomainArguments
+from pytest_embedvm.plugin.settings import SETTINGS, Settings
+from pytest_embedvm.plugin.terminal import teller
+from pytest_embedvm.qemu.binary import find_binary
+from pytest_embedvm.qemu.cache import default_cache_dir
+from pytest_embedvm.xml import document
+from pytest_embedvm.xml.document import Element
+
+if TYPE_CHECKING:
+    from pytest_embedvm.plugin.images import Images
+
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
+#: Those that the tests of this process have, once one of them has asked.
+TEMPLATES: Final = pytest.StashKey["Templates"]()
+
+#: Gives a connection to a root of its own, in which a template is made.
+Workshop: TypeAlias = "Callable[[], AbstractContextManager[libvirt.virConnect]]"
+
+
+class TemplateFailed(GuestError):
+    """The guest of a template did not come up earlier in this run, and is not tried again; with what it said then."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a template is made of."""
+
+    key: str
+    #: What it is called where people read it.
+    title: str
+    xml: str = field(compare=False)
+    #: Seconds until its guest must answer.
+    timeout: float = field(compare=False)
+
+
+class Blueprints:
+    """Which template the clones of a domain are made of."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def of(
+        self, xml: str, wanted: DomainArguments, *, overlays: Mapping[Path, Disk], private: Path | None = None
+    ) -> Blueprint:
+        """The template for the domain XML.
+
+        :param overlays: disks that are one machine's own, and what they stand on; its template stands on that.
+        :param private: what is below this directory is one test's own, and ends with it.
+        :raise CannotClone: when no template can stand for it; with the reason.
+        """
+        try:
+            domain = document.parse(xml, root="domain")
+        except EmbedError:
+            raise CannotClone("its XML cannot be read") from None
+        _refuse_identity(domain)
+        disks = list(_stand_on_bases(domain, overlays))
+        text = document.format(domain)
+        if private is not None and str(private) in text:
+            raise CannotClone(f"its XML names a file of this test, below {private}")
+        accelerator = machine.accelerator(self._settings.accel)
+        key = template_key(
+            domain=text,
+            files=named_files(text),
+            capabilities=qemu_identity(find_binary(), accelerator),
+            # In a template's disk is written where what it stands on is.
+            version="\n".join(map(str, disks)),
+            accelerator=accelerator,
+            cpu=wanted.cpu,
+            rootpath=self._settings.rootpath,
+        )
+        return Blueprint(key, _title(wanted), text, wanted.timeout)
+
+
+def _title(wanted: DomainArguments) -> str:
+    system = wanted.image or wanted.kernel
+    what = f"a VM of {system}" if system else "the built-in guest"
+    return f"{what}, {wanted.memory} MiB"
+
+
+def _refuse_identity(domain: Element) -> None:
+    """:raise CannotClone: when DOMAIN says what each clone must have of its own."""
+    if domain.find("uuid") is not None:
+        raise CannotClone("its XML says which uuid it has")
+    if domain.find("devices/interface/mac") is not None:
+        raise CannotClone("its XML says which MAC address it has")
+
+
+def _stand_on_bases(domain: Element, overlays: Mapping[Path, Disk]) -> Iterator[Path]:
+    """Put what they stand on into the place of OVERLAYS, and tell which images DOMAIN has then."""
+    for disk in domain.iterfind("devices/disk"):
+        source, driver = disk.find("source"), disk.find("driver")
+        path = source.get("file") if source is not None else None
+        if source is None or path is None:
+            continue
+        below = overlays.get(Path(path))
+        if below is not None and driver is not None:
+            source.set("file", str(below.path))
+            driver.set("type", below.format)
+        yield below.path if below else Path(path)
+
+
+class Templates:
+    """The templates of one run, which all its workers share; they stay for later runs."""
+
+    def __init__(self, config: pytest.Config, run: Path) -> None:
+        """:param run: a directory of this run, the same in all its workers."""
+        settings = config.stash[SETTINGS]
+        #: What `image=` may name in the test that runs, and whose fixture said so.
+        self.images: Images | None = None
+        self.images_of: object = None
+        self._run = run
+        self._anew = _name_of(config) if settings.create_templates else None
+        self._tell = teller(config)
+        self._made: list[str] = []
+        self._store = Store(
+            default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
+        )
+        self.blueprints = Blueprints(settings)
+
+    def clone(
+        self,
+        blueprint: Blueprint,
+        connection: libvirt.virConnect,
+        name: str,
+        workshop: Workshop,
+        *,
+        show: Show | None = None,
+        capture: bool = False,
+        start: Start | None = None,
+    ) -> VM:
+        """A VM called NAME in CONNECTION's root, cloned from the template of BLUEPRINT, made unless it is there.
+
+        One that does not restore is dropped and made anew, once.
+
+        :param start: starts its domain, as in `clone_vm`.
+        :raise CannotClone: when there can be no template, or none that restores.
+        :raise TemplateFailed: when its guest has not come up before in this run.
+        :raise GuestError: when its guest does not come up.
+        """
+        origin = Origin("clone", template=blueprint.key)
+        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
+        folder = self.get(blueprint, workshop, show=show)
+        try:
+            return make(folder)
+        except CannotRestore as error:
+            self._tell(f"{error}; it is dropped, and made anew")
+        self._store.drop(blueprint.key, folder)
+        folder = self.get(blueprint, workshop, show=show)
+        try:
+            return make(folder)
+        except CannotRestore as error:
+            self._note(blueprint, error)
+            raise CannotClone(f"{error} (it was made anew)") from error
+
+    def get(self, blueprint: Blueprint, workshop: Workshop, *, show: Show | None = None) -> Path:
+        """The directory of the template, which is made unless it is there; by one process while the others wait.
+
+        :raise CannotClone: when there can be none.
+        :raise TemplateFailed: when its guest has not come up before in this run.
+        :raise GuestError: when its guest does not come up.
+        """
+
+        def make(folder: Path) -> None:
+            self._refuse_tried(blueprint)
+            self._tell(f"making the template of {blueprint.title}")
+            begun = time.monotonic()
+            with _Attempt(lambda error: self._note(blueprint, error)), workshop() as connection:
+                build(connection, blueprint.xml, folder, ready_timeout=blueprint.timeout, show=show)
+            took = time.monotonic() - begun
+            self._made.append(f"the template {blueprint.key} was made in {took:.1f} s: {blueprint.title}")
+
+        self._refuse_tried(blueprint)
+        return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+
+    def take_made(self) -> list[str]:
+        """A sentence for each template that was made since this was asked last."""
+        made, self._made = self._made, []
+        return made
+
+    def _noted(self, blueprint: Blueprint) -> Path:
+        return self._run / f"{blueprint.key}.json"
+
+    def _note(self, blueprint: Blueprint, error: BaseException) -> None:
+        """Remember for all workers that the template cannot be had."""
+        note = {
+            "refused": isinstance(error, CannotClone | CannotRestore),
+            "words": str(error),
+            "timeout": blueprint.timeout,
+        }
+        write_atomically(
+            make_private_directory(self._run) / f"{blueprint.key}.json", json.dumps(note).encode(), sync=False
+        )
+
+    def _refuse_tried(self, blueprint: Blueprint) -> None:
+        """:raise CannotClone: or TemplateFailed, when this run has tried already, and for as long as would be now."""
+        try:
+            note = json.loads(self._noted(blueprint).read_bytes())
+        except FileNotFoundError:
+            return
+        if note["refused"]:
+            raise CannotClone(note["words"])
+        if blueprint.timeout <= note["timeout"]:
+            raise TemplateFailed(f"{blueprint.title} did not come up earlier in this run: {note['words']}")
+
+
+def _name_of(config: pytest.Config) -> str:
+    """A name for this run, the same in all its workers, and another one in each run."""
+    worker = getattr(config, "workerinput", {})
+    return str(worker.get("testrunuid") or uuid.uuid4())
+
+
+class _Attempt:
+    """Tells what went wrong; an interrupt, or a test's time-out, is nothing of the attempt's."""
+
+    def __init__(self, note: Callable[[BaseException], None]) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            self._note(error)
