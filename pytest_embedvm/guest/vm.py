@@ -78,7 +78,7 @@ class VM:
         self._agent = Agent(domain, self._watch)
         self._channel = ExecChannel(domain, self._watch)
         self._shell = Shell(self._channel, self._agent, self._watch)
-        self._files = Files(self._agent, self._shell)
+        self._files = Files(self._channel, self._agent, self._shell)
 
     @classmethod
     def boot(
@@ -137,6 +137,7 @@ class VM:
         self.console.close()  # what the last run has still said says nothing about this one
         self.domain = domain
         self._watch.follow(domain)
+        self._channel.follow(domain)
         self.console.follow(domain, note)
 
     @property
