@@ -58,7 +58,7 @@ def embedvm_root(
 
 def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
     """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
-    wanted = arguments(request.node)
+    wanted = arguments(request.node, request.getfixturevalue("embedvm_template"))
     if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
         return None
     from pytest_embedvm.plugin.scope import kept_for
@@ -215,17 +215,12 @@ def embedvm_vm(
 
     It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` or a template is said.
     """
-<<<<<<< HEAD
+    wanted = embedvm_domain_args
     ready = embedvm_machines.receive()
     if ready is not None:
         return ready
-    if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
-        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
-=======
-    wanted = embedvm_domain_args
     if VM_FIXTURE in request.fixturenames or wanted.boot == "clone" or wanted.template is not None:
-        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args)
->>>>>>> refs/heads/plug
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, wanted, keep=True)
     return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
 
 

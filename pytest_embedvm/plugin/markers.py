@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pytest
 
-<<<<<<< HEAD
+from pytest_embedvm.plugin.declared import Declarations, Declared
 from pytest_embedvm.plugin.settings import (
     CHOICES,
     SETTINGS,
@@ -21,10 +21,6 @@ from pytest_embedvm.plugin.settings import (
     OwnChoice,
     ScopeChoice,
 )
-=======
-from pytest_embedvm.plugin.declared import Declarations, Declared
-from pytest_embedvm.plugin.settings import CHOICES, SETTINGS, BootChoice, Firmware, NetworkChoice, OwnChoice
->>>>>>> refs/heads/plug
 
 if TYPE_CHECKING:
     from pytest_embedvm.guest.cloud_init import Seed
@@ -54,15 +50,11 @@ class DomainArguments:
     behind QEMU's own NAT (`user`), or nowhere.
 
     `boot` says whether a VM that has to answer is a `clone` of a template that booted once, boots (`cold`), or is a
-<<<<<<< HEAD
-    clone where it can be one (`auto`).
+    clone where it can be one (`auto`). `template` is one of `embedvm_template`, or its name: the VM goes on
+    from there, and where it boots it is prepared as that is.
 
     `scope` says which tests share a root, and in it a VM that is reset for each of them: those of a class, a module, or
     the session.
-=======
-    clone where it can be one (`auto`). `template` is one of `embedvm_template`, or its name: the VM goes on
-    from there, and where it boots it is prepared as that is.
->>>>>>> refs/heads/plug
     """
 
     memory: int = 256
@@ -81,11 +73,8 @@ class DomainArguments:
     timeout: float = 120.0
     capture: bool = False
     boot: BootChoice = "auto"
-<<<<<<< HEAD
-    scope: ScopeChoice = "function"
-=======
     template: Declared | str | None = None
->>>>>>> refs/heads/plug
+    scope: ScopeChoice = "function"
 
     def __post_init__(self) -> None:
         """:raise ValueError: when a value cannot be one; says what can."""

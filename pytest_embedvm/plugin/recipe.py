@@ -16,9 +16,10 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import VM, CannotClone
 from pytest_embedvm.guest.templates.key import named_files
+from pytest_embedvm.plugin.connecting import root_uri
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.session import root_uri, show_line
+from pytest_embedvm.plugin.session import show_line
 from pytest_embedvm.plugin.settings import FIXTURES, VM_FIXTURE, Settings
 from pytest_embedvm.plugin.templates import TEMPLATES, Blueprint, Templates
 from pytest_embedvm.qemu.image import image_format
@@ -95,10 +96,6 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
     templates = item.config.stash.get(TEMPLATES, None)
     if templates is None or not _uses_only_ours(item):
         return None
-<<<<<<< HEAD
-    wanted = arguments(item)
-    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
-=======
     try:
         wanted = arguments(item, templates.declarations)
         chain = templates.declarations.chain(wanted.template, item) if wanted.template else []
@@ -106,8 +103,7 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         return None  # the test will say it
     if chain and definition_of(item, "embedvm_template") is not templates.declarations_of:
         return None
-    if wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
->>>>>>> refs/heads/plug
+    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet

@@ -17,22 +17,18 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
-from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.driver.uri import parse_uri
 from pytest_embedvm.errors import EmbedError, HostMissing
 from pytest_embedvm.guest import VM, CannotClone, Origin
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.connecting import require_drivers, root_uri
 from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
-<<<<<<< HEAD
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
-from pytest_embedvm.plugin.removal import close, complain, remove
-=======
-from pytest_embedvm.plugin.leaks import leftovers
 from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
->>>>>>> refs/heads/plug
+from pytest_embedvm.plugin.removal import close, complain, remove
 from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.plugin.slots import Slot, slots_of
 from pytest_embedvm.qemu.image import create_overlay, image_format
@@ -268,13 +264,8 @@ class Machines:
         :param keep: a clone is one that is kept for several tests, where CONNECTION has a root that is.
         :raise GuestError: when the guest of the template does not come up.
         """
-<<<<<<< HEAD
         kept = self._keeper(Path(parse_uri(connection.getURI()).root)) if keep else None
         reason = "boot='cold'"
-=======
-        if wanted.boot == "cold":
-            return self._boot(connection, xml, wanted, "boot='cold'")
->>>>>>> refs/heads/plug
         try:
             if wanted.boot != "cold":
                 return self._keep(partial(self._clone, connection, xml, wanted, kept))
@@ -282,11 +273,8 @@ class Machines:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
-<<<<<<< HEAD
         if kept is not None:
             reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
-        return self.start(connection, xml, capture=wanted.capture, reason=reason)
-=======
         return self._boot(connection, xml, wanted, reason)
 
     def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
@@ -296,7 +284,6 @@ class Machines:
             for declared in self._declarations.chain(wanted.template):
                 declared.prepare(vm)
         return vm
->>>>>>> refs/heads/plug
 
     def _keeper(self, root: Path) -> Kept | None:
         """Who keeps ROOT, if it is not this test's alone."""
@@ -375,7 +362,7 @@ class Machines:
             wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
-        _require_drivers(connection, wanted)
+        require_drivers(connection, wanted)
         vm = self.provide(connection, xml or self.domain_xml(wanted, name), wanted)
         wait_booted(vm, wanted)
         return vm
@@ -391,27 +378,6 @@ def _runs(vm: VM) -> bool:
     with if_connected():
         return vm.is_running
     return False
-
-
-def root_uri(root: Path, wanted: DomainArguments) -> str:
-    """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
-    network = "private" if wanted.network == "user" else wanted.network
-    return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
-
-
-def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) -> None:
-    """:raise ValueError: when WANTED is the host's where CONNECTION has the test's own, or the other way round."""
-    uri = parse_uri(connection.getURI())
-    for keyword, mode, asked in (
-        ("network", uri.network, wanted.network),
-        ("secrets", uri.secret, wanted.secrets),
-        ("storage", uri.storage, wanted.storage),
-    ):
-        if "host" in (mode, asked) and asked in ("private", "host") and mode != asked:
-            raise ValueError(
-                f"vm_factory({keyword}={asked!r}): its connection was opened with {mode!r}, and all of its VMs have "
-                f"the same; say it in the marker, or pass the connection= of another root"
-            )
 
 
 def show_line(name: str, line: str) -> None:

@@ -20,13 +20,8 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
-<<<<<<< HEAD
-from pytest_embedvm.guest.templates.building import Start, build, clone_vm
+from pytest_embedvm.guest.templates.building import Start, build, clone_vm, extend
 from pytest_embedvm.guest.templates.key import named_files, qemu_identity, template_key
-=======
-from pytest_embedvm.guest.templates.building import build, clone_vm, extend
-from pytest_embedvm.guest.templates.key import named_files, template_key
->>>>>>> refs/heads/plug
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.plugin import machine
@@ -211,36 +206,21 @@ class Templates:
         :raise TemplateFailed: when its guest has not come up before in this run.
         :raise GuestError: when its guest does not come up.
         """
-<<<<<<< HEAD
-        origin = Origin("clone", template=blueprint.key)
-        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
-        folder = self.get(blueprint, workshop, show=show)
-        try:
-            return make(folder)
-=======
         origin = Origin("clone", template=blueprint.title if blueprint.prepare else blueprint.key)
-
-        def use(folder: Path) -> VM:
-            return clone_vm(connection, folder, name, origin=origin, show=show, capture=capture)
-
-        return self._restored(blueprint, workshop, use, show)
+        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
+        return self._restored(blueprint, workshop, make, show)
 
     def _restored(self, blueprint: Blueprint, workshop: Workshop, use: Callable[[Path], T], show: Show | None) -> T:
         """What USE makes of the template of BLUEPRINT; of another one if that does not restore."""
         folder = self._get(blueprint, workshop, show)
         try:
             return use(folder)
->>>>>>> refs/heads/plug
         except CannotRestore as error:
             self._tell(f"{error}; it is dropped, and made anew")
         self._store.drop(blueprint.key, folder)
         folder = self._get(blueprint, workshop, show)
         try:
-<<<<<<< HEAD
-            return make(folder)
-=======
             return use(folder)
->>>>>>> refs/heads/plug
         except CannotRestore as error:
             self._note(blueprint, error)
             raise CannotClone(f"{error} (it was made anew)") from error
