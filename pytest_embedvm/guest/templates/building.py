@@ -11,6 +11,7 @@ from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import network, renewal
 from pytest_embedvm.guest.errors import CannotClone, CannotRestore, GuestError
 from pytest_embedvm.guest.templates.origin import Origin
+from pytest_embedvm.guest.templates.settling import settle
 from pytest_embedvm.guest.vm import READY_TIMEOUT_S, VM, Show
 from pytest_embedvm.guest.wait import if_connected
 
@@ -57,6 +58,7 @@ def build(
             prepare(vm)
         with _no_template():
             vm.run("true")  # what the first command reads and maps is in the template's memory, then
+            settle(vm)
             (folder / CONSOLE).write_bytes(vm.console.data)
             embed.freeze(domain, folder)
 
