@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +110,7 @@ async def _load(
         await _read(machine, running, image)
         await _go_on(machine, running, paused=paused)
     except BaseException:
-        running.ending = state.NOT_ARRIVED
-        running.process.send_signal(signal.SIGKILL)
-        await running.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(running, state.NOT_ARRIVED)
         raise
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.network import addresses
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
@@ -76,6 +76,7 @@ async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flag
         flags |= DomainCreateFlags.START_AUTODESTROY
     if machine.active:
         await machine.destroy()
+    addresses.forget(cloned.domain, driver.networks)
     return await _launch(driver, client, cloned, flags)
 
 
@@ -139,9 +140,7 @@ async def _start(
         await _load(machine, running, cloned.template)
         await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
     except BaseException:
-        running.ending = state.NOT_ARRIVED
-        running.process.send_signal(signal.SIGKILL)
-        await running.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(running, state.NOT_ARRIVED)
         raise
 
 

@@ -19,6 +19,7 @@ from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_v
 from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_damaged_aside, write_manifest
 from pytest_embedvm.guest.image.modules import Modules, choose_modules
+from pytest_embedvm.guest.image.native import SOURCES
 from pytest_embedvm.guest.image.programs import (
     AGENT,
     APPLETS,
@@ -184,7 +185,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _sources(files: KernelFiles, busybox: Program, agent: Program, *, explicit: bool) -> list[Path]:
     """All the image is made of. Where the host's kernel was taken, a new one beside it counts too."""
-    sources = [files.image, *Path(__file__).parent.glob("*.py"), *scripts()]
+    sources = [files.image, *Path(__file__).parent.rglob("*.py"), *SOURCES.values(), *scripts()]
     if files.modules is not None:
         sources.append(files.modules / "modules.dep")
     if not explicit:
