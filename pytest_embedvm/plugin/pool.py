@@ -342,4 +342,4 @@ def _do(work: Callable[[], object]) -> None:
     try:
         work()
     except BaseException:  # noqa: BLE001 - nobody is there to be told
-        HOST.exception("what a test has left could not be taken away")
+        HOST.exception("what was left to be done behind the tests failed")
