@@ -172,6 +172,11 @@ class Driver:
         await asyncio.gather(*(stop.detach(machine.running) for machine in kept if machine.running))
         await self._destroy(m for m in self.registry if m not in kept and (m.active or m.starting))
 
+    @property
+    def is_last(self) -> bool:
+        """Whether one connection is all it has."""
+        return self._connections == 1
+
     async def close(self, client: Client | None = None) -> None:
         """End a connection, and the machines that CLIENT started with AUTO_DESTROY; with the last one, all machines.
 

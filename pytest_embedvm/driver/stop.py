@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from pytest_embedvm.constants import DomainEventShutdownDetailType
 from pytest_embedvm.driver import logs, react, state
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, OperationTimeout, SystemFailure
 
 if TYPE_CHECKING:
+    from pytest_embedvm.driver.driver import Driver
     from pytest_embedvm.driver.machine import Machine
 
 #: How long QEMU may take to write its images back after SIGTERM.
@@ -55,6 +57,16 @@ async def leave(running: Running) -> None:
         process.leave()
 
 
+async def end(running: Running, ending: Ending) -> None:
+    """End a QEMU now, as ENDING, and return when nothing of its machine's run is left.
+
+    :raise OperationTimeout: when that takes too long.
+    """
+    running.ending = ending
+    running.process.send_signal(signal.SIGKILL)
+    await running.wait_ended(FORCED_TIMEOUT_S)
+
+
 async def destroy(machine: Machine, running: Running, *, graceful: bool = False) -> None:
     """End MACHINE now, and return when nothing of it is left.
 
@@ -78,3 +90,14 @@ async def destroy(machine: Machine, running: Running, *, graceful: bool = False)
         react.announce_shutdown(machine, DomainEventShutdownDetailType.HOST)
     running.process.send_signal(signal.SIGKILL)
     await running.wait_ended(FORCED_TIMEOUT_S)
+
+
+def kill_all(driver: Driver) -> bool:
+    """End every machine of DRIVER's without waiting; False, and nothing is done, unless it has one connection."""
+    if not driver.is_last:
+        return False
+    for machine in driver.registry:
+        if machine.running is not None:
+            machine.running.ending = state.DESTROYED
+            machine.running.process.send_signal(signal.SIGKILL)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from pytest_embedvm.plugin import controller, markers
 from pytest_embedvm.plugin.origins import Origins
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
+    AHEAD,
     CACHE_VARIABLE,
     FIXTURES,
     SETTINGS,
@@ -22,6 +24,9 @@ from pytest_embedvm.plugin.settings import (
 )
 
 pytest_plugins: Final = [FIXTURES]
+
+#: Which test comes after this one in its process.
+_NEXT: Final = pytest.StashKey["pytest.Item | None"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -132,6 +137,34 @@ def uses_a_machine(item: pytest.Item) -> bool:
     info = getattr(item, "_fixtureinfo", None)
     fixtures = info.name2fixturedefs.values() if info is not None else ()
     return any(found and getattr(found[-1].func, "__module__", None) == FIXTURES for found in fixtures)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[_NEXT] = nextitem
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """The test has what it wants: what the next one will want can be made meanwhile."""
+    ahead = item.config.stash.get(AHEAD, None)
+    if ahead is not None:
+        ahead.prepare(item.stash.get(_NEXT, None))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    ahead = item.config.stash.get(AHEAD, None)
+    if ahead is not None:
+        ahead.over()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what was made ahead. Where the session was cut short, nobody has heard yet what its last tests left."""
+    ahead = session.config.stash.get(AHEAD, None)
+    if ahead is not None:
+        for stayed in ahead.close():
+            warnings.warn(f"embedvm: the session is over, and still there is {stayed}", stacklevel=1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,22 +17,25 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
-from pytest_embedvm.driver.roots.root import Root
-from pytest_embedvm.driver.uri import make_uri, parse_uri
-from pytest_embedvm.errors import EmbedError, HostMissing, SystemFailure
+from pytest_embedvm.driver.uri import parse_uri
+from pytest_embedvm.errors import EmbedError, HostMissing
 from pytest_embedvm.guest import VM, CannotClone, Origin
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.connecting import require_drivers, root_uri
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
-from pytest_embedvm.plugin.leaks import leftovers
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
+from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
+from pytest_embedvm.plugin.removal import close, complain, remove
 from pytest_embedvm.plugin.settings import Settings
+from pytest_embedvm.plugin.slots import Slot, slots_of
 from pytest_embedvm.qemu.image import create_overlay, image_format
 from pytest_embedvm.xml import document
 
 if TYPE_CHECKING:
+    from pytest_embedvm.plugin.ahead import Ahead, Handed
     from pytest_embedvm.plugin.images import Images
     from pytest_embedvm.plugin.scope import Kept
     from pytest_embedvm.plugin.templates import Templates
@@ -56,12 +59,16 @@ class Machines:
         images: Images | None = None,
         templates: Templates | None = None,
         announce: Callable[[VM], None] | None = None,
+        ahead: Ahead | None = None,
+        owner: str = "a disk that is being prepared",
         kept: Kept | None = None,
     ) -> None:
         """:param connections: told of each that is opened, and emptied in the end.
         :param images: what `image=` may name.
         :param templates: what VMs are cloned from; without them all boot.
         :param announce: told of each VM that is there.
+        :param ahead: takes away what was made ahead.
+        :param owner: for whom slots are taken.
         :param kept: a root that this test does not end.
         """
         self._settings = settings
@@ -69,7 +76,14 @@ class Machines:
         self._connections = connections
         self._domains = Domains(settings, images)
         self._templates = templates
+        self._declarations = templates.declarations if templates else Declarations()
         self._announce = announce
+        self._ahead = ahead
+        self._owner = owner
+        self._slots = slots_of(settings)
+        #: Which VM lives in which slot.
+        self._places: list[tuple[VM, Slot]] = []
+        self._handed: Handed | None = None
         self._kept = kept
         self._bases = Bases()
         #: Those that were opened, and whether they are the plugin's own.
@@ -93,17 +107,62 @@ class Machines:
         stayed: list[str] = []
         with ExitStack() as stack:
             stack.callback(complain, stayed)
+            stack.callback(self._hear, stayed)
             stack.callback(self._check_bases)
             stack.callback(shutil.rmtree, self._disks, ignore_errors=True)
-            for root, ours in self._roots.items():
-                stack.callback(remove, root, stayed, ours=ours)
-            if self._kept is not None:
-                stack.callback(self._kept.tidy, stayed)
-            for connection in self._connections:
-                stack.callback(close, connection)
-            for vm in self._vms:
-                stack.callback(vm.close)
+            ending = stack.enter_context(ExitStack())
+            self._push_ends(ending, stayed)
+            if self._left():
+                ending.pop_all()
         self._connections.clear()
+
+    def _push_ends(self, stack: ExitStack, stayed: list[str]) -> None:
+        """Put the end of all that there is on STACK, the last first."""
+        for _, slot in self._places:
+            stack.callback(slot.release)
+        for root, ours in self._roots.items():
+            stack.callback(remove, root, stayed, ours=ours)
+        if self._kept is not None:
+            stack.callback(self._kept.tidy, stayed)
+        for connection in self._connections:
+            stack.callback(close, connection)
+        for vm in self._vms:
+            stack.callback(vm.close)
+
+    def _left(self) -> bool:
+        """Whether there was nothing but what was made ahead, and that is taken away behind the test's back."""
+        handed, ahead = self._handed, self._ahead
+        if handed is None or ahead is None:
+            return False
+        made = handed.made
+        alone = (self._vms, self._connections, list(self._roots)) == ([made.vm], [made.connection], [made.root])
+        return alone and handed.leave(partial(ahead.take_away, handed, self._owner))
+
+    def _hear(self, stayed: list[str]) -> None:
+        """What was found only after earlier tests is told now."""
+        if self._ahead is not None:
+            self._ahead.settle()
+            stayed += self._ahead.complaints()
+
+    def adopt(self, handed: Handed) -> libvirt.virConnect:
+        """The connection of a VM that was made ahead; both are this test's from now on."""
+        self._handed = handed
+        made = handed.made
+        self._roots[made.root] = True
+        self._connections.append(made.connection)
+        self._vms.append(made.vm)
+        self._places.append((made.vm, handed.slot))
+        return made.connection
+
+    def receive(self) -> VM | None:
+        """The VM that was made ahead, which runs; None if there is none."""
+        if self._handed is None:
+            return None
+        vm = self._handed.made.vm
+        vm.origin = dataclasses.replace(vm.origin, pooled=True)
+        if self._announce is not None:
+            self._announce(vm)
+        return vm
 
     def open(self, wanted: DomainArguments, root: str | Path | None = None) -> libvirt.virConnect:
         """Open a connection to ROOT, or to a new root under the test's `tmp_path`, with the drivers that are WANTED.
@@ -190,9 +249,12 @@ class Machines:
 
         :param reason: why it is no clone.
         """
+
+        def boot() -> VM:
+            return VM.boot(connection, xml, show=self._show, capture=capture, origin=Origin("cold", reason))
+
         with self._if_the_host_has_it():
-            vm = VM.boot(connection, xml, show=self._show, capture=capture, origin=Origin("cold", reason))
-        return self._keep(vm)
+            return self._keep(boot)
 
     def provide(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, *, keep: bool = False) -> VM:
         """A clone, which answers, of a template of the domain XML; or where it can be none a VM that boots.
@@ -206,14 +268,22 @@ class Machines:
         reason = "boot='cold'"
         try:
             if wanted.boot != "cold":
-                return self._keep(self._clone(connection, xml, wanted, kept))
+                return self._keep(partial(self._clone, connection, xml, wanted, kept))
         except CannotClone as error:
             reason = str(error)
         if wanted.boot == "clone":
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
         if kept is not None:
             reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
-        return self.start(connection, xml, capture=wanted.capture, reason=reason)
+        return self._boot(connection, xml, wanted, reason)
+
+    def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
+        vm = self.start(connection, xml, capture=wanted.capture, reason=reason)
+        if wanted.template is not None:
+            wait_booted(vm, wanted)
+            for declared in self._declarations.chain(wanted.template):
+                declared.prepare(vm)
+        return vm
 
     def _keeper(self, root: Path) -> Kept | None:
         """Who keeps ROOT, if it is not this test's alone."""
@@ -222,7 +292,8 @@ class Machines:
     def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
-        blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
+        chain = self._declarations.chain(wanted.template) if wanted.template else []
+        blueprint = self._templates.blueprints.of(xml, wanted, chain, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
         start = partial(kept.start, blueprint.key, connection, name) if kept else None
         vm = self._templates.clone(
@@ -254,12 +325,28 @@ class Machines:
     def _show(self) -> Show | None:
         return show_line if self._settings.show_console else None
 
-    def _keep(self, vm: VM) -> VM:
-        """Account for VM, which ends with the test."""
+    def _keep(self, make: Callable[[], VM]) -> VM:
+        """Account for the VM that MAKE starts, once one more may live; it ends with the test."""
+        slot = self._take_slot()
+        with ExitStack() as undo:
+            if slot is not None:
+                undo.callback(slot.release)
+            vm = make()
+            undo.pop_all()
+        if slot is not None:
+            self._places.append((vm, slot))
         self._vms.append(vm)
         if self._announce is not None:
             self._announce(vm)
         return vm
+
+    def _take_slot(self) -> Slot | None:
+        if self._slots is None:
+            return None
+        for vm, slot in self._places:
+            if not _runs(vm):
+                slot.release()
+        return self._slots.take(owner=self._owner)
 
     def boot(self, connection: libvirt.virConnect, wanted: DomainArguments, xml: str | None, **keywords: Any) -> VM:
         """One more VM that answers.
@@ -272,10 +359,10 @@ class Machines:
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
         try:
-            wanted = dataclasses.replace(wanted, **keywords)
+            wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
-        _require_drivers(connection, wanted)
+        require_drivers(connection, wanted)
         vm = self.provide(connection, xml or self.domain_xml(wanted, name), wanted)
         wait_booted(vm, wanted)
         return vm
@@ -287,51 +374,12 @@ def wait_booted(vm: VM, wanted: DomainArguments) -> None:
         vm.wait_ready(timeout=wanted.timeout)
 
 
-def root_uri(root: Path, wanted: DomainArguments) -> str:
-    """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
-    network = "private" if wanted.network == "user" else wanted.network
-    return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
-
-
-def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) -> None:
-    """:raise ValueError: when WANTED is the host's where CONNECTION has the test's own, or the other way round."""
-    uri = parse_uri(connection.getURI())
-    for keyword, mode, asked in (
-        ("network", uri.network, wanted.network),
-        ("secrets", uri.secret, wanted.secrets),
-        ("storage", uri.storage, wanted.storage),
-    ):
-        if "host" in (mode, asked) and asked in ("private", "host") and mode != asked:
-            raise ValueError(
-                f"vm_factory({keyword}={asked!r}): its connection was opened with {mode!r}, and all of its VMs have "
-                f"the same; say it in the marker, or pass the connection= of another root"
-            )
+def _runs(vm: VM) -> bool:
+    with if_connected():
+        return vm.is_running
+    return False
 
 
 def show_line(name: str, line: str) -> None:
     """One line of a console; where pytest captures, it goes to the test's captured output."""
     print(f"{name}| {line}", flush=True)  # noqa: T201 - asked for by --embedvm-show-console
-
-
-def remove(root: Path, stayed: list[str], *, ours: bool) -> None:
-    """Remove what the driver made in ROOT, and the rest if it is OURS; what is still in use goes to STAYED."""
-    stayed += leftovers(root)
-    try:
-        Root(root).purge()
-    except SystemFailure as error:  # somebody else has it open
-        stayed.append(error.message)
-        return
-    if ours:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def complain(stayed: list[str], what: str = "the test") -> None:
-    """Fail, if anything STAYED, once WHAT is over."""
-    if stayed:
-        pytest.fail(f"embedvm: {what} is over, and still there is {'; '.join(stayed)}", pytrace=False)
-
-
-def close(connection: libvirt.virConnect) -> None:
-    """Close CONNECTION, unless the test has."""
-    with if_connected():
-        connection.close()

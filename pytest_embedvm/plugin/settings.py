@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
 import pytest
+
+if TYPE_CHECKING:
+    from pytest_embedvm.plugin.ahead import Ahead, Handed  # noqa: F401 - of the keys' types
 
 Accel = Literal["auto", "kvm", "tcg"]
 NetworkChoice = Literal["private", "user", "host", "none"]
@@ -41,6 +44,10 @@ VM_FIXTURE: Final = "vm"
 
 SETTINGS: Final = pytest.StashKey["Settings"]()
 
+#: What is made ahead in this process, once one of its tests has started a VM; and what of it a test was given.
+AHEAD: Final = pytest.StashKey["Ahead"]()
+HANDED: Final = pytest.StashKey["Handed"]()
+
 #: The property of a test's report, once for each of its VMs: where that came from.
 ORIGIN: Final = "embedvm_origin"
 
@@ -65,6 +72,10 @@ class Settings:
     cache_dir: Path | None
     #: How many bytes of disk templates and images may take in the cache.
     cache_size: int
+    #: How many VMs may live at once; None: as many as there is memory for.
+    max_vms: int | None
+    #: How many clones are made ahead.
+    pool: int
     output: Path
     show_console: bool
     pause: bool
@@ -87,6 +98,8 @@ class Settings:
             require_kvm=bool(config.getoption("embedvm_require_kvm")),
             cache_dir=Path(cache_dir).absolute() if cache_dir else None,
             cache_size=_cache_size(config),
+            max_vms=_count(config, "max_vms", 1),
+            pool=1 if (pool := _count(config, "pool", 0)) is None else pool,
             output=Path(output).absolute() if output else config.rootpath / DEFAULT_OUTPUT,
             show_console=bool(config.getoption("embedvm_show_console")),
             pause=bool(config.getoption("embedvm_pause")),
@@ -116,6 +129,19 @@ def _cache_size(config: pytest.Config) -> int:
         return read_size(text)
     except EmbedError as error:
         raise pytest.UsageError(f"embedvm_cache_size={text}: {error.message}") from None
+
+
+def _count(config: pytest.Config, name: str, least: int) -> int | None:
+    """What the option says, or else the ini value.
+
+    :raise pytest.UsageError: when it is no number, or less than LEAST.
+    """
+    text = str(config.getoption(f"embedvm_{name}") or config.getini(f"embedvm_{name}"))
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise pytest.UsageError(f"embedvm_{name}={text}: it must be a whole number, {least} or more")
+    return int(text)
 
 
 def _chosen(config: pytest.Config, name: str, words: tuple[str, ...]) -> str:
@@ -172,6 +198,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="wait at a failed test before its machines end, and print how to look at them from another shell",
     )
+    _add_counts(parser, group)
     parser.addini("embedvm_cache_size", default="", help="the same as --embedvm-cache-size on each run")
     group.addoption(
         "--embedvm-create-templates",
@@ -180,6 +207,24 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("embedvm", type="bool", default=False, help="the same as --embedvm on each run")
     _add_choices(parser, group)
+
+
+def _add_counts(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+    for name, meaning in (
+        (
+            "max-vms",
+            "how many VMs may live at once, over all workers and runs of this user; who wants one more waits "
+            "(default: ini embedvm_max_vms, or as many as there is memory for)",
+        ),
+        (
+            "pool",
+            "how many VMs each worker makes ahead, while a test runs, for the next; 0 makes none "
+            "(default: ini embedvm_pool, or 1)",
+        ),
+    ):
+        group.addoption(f"--embedvm-{name}", metavar="N", help=meaning)
+        ini = f"embedvm_{name.replace('-', '_')}"
+        parser.addini(ini, default="", help=f"the same as --embedvm-{name} on each run")
 
 
 def _add_choices(parser: pytest.Parser, group: pytest.OptionGroup) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ from pytest_embedvm.errors import OperationFailed, OperationTimeout, SystemFailu
 from pytest_embedvm.files import PRIVATE_FILE, make_private_directory
 from pytest_embedvm.guest.wait import Deadline
 from pytest_embedvm.inotify import CLOSE_WRITE, MODIFY, Inotify
+from pytest_embedvm.plugin import memory
+from pytest_embedvm.plugin.settings import Settings
+from pytest_embedvm.qemu.cache import default_cache_dir
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -32,6 +36,11 @@ SLOT_TIMEOUT_S: Final = 1800.0
 LOOK_S: Final = 0.5
 #: When somebody dies, the kernel tells of the closed file a moment before it lets the lock go.
 AFTERWARDS_S: Final = 0.01
+
+#: What a VM takes: a clone some 40 MiB, one that boots most of what it was promised.
+VM_BYTES: Final = 128 * memory.MIB
+#: So many a small host has to bear.
+LEAST: Final = 4
 
 _RECORD: Final = 2048
 _LONGEST_OWNER: Final = 120
@@ -117,7 +126,8 @@ class Slots:
         try:
             make_private_directory(folder)
             for path in (self._slots, self._queue):
-                _close(_open(path, os.O_RDWR | os.O_CREAT))
+                with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+                    _is_held(descriptor, 0, 1)  # a kernel without locks of open files says so
         except OSError as error:
             raise SystemFailure(f"the VMs of this host cannot be counted in '{folder}': {error.strerror}") from error
 
@@ -215,6 +225,27 @@ class Slots:
         counted = Counter((holder.owner, holder.pid) for holder in holders)
         who = ", ".join(f"{count} by {owner} (process {pid})" for (owner, pid), count in counted.items())
         return f"no further VM may be started: of the {self.limit} that may live at once, {len(holders)} do: {who}"
+
+
+def default_limit() -> int:
+    """How many VMs this host has memory for."""
+    return max(LEAST, memory.total() // VM_BYTES)
+
+
+#: Those that this process counts in, by folder and limit.
+_known: Final[dict[tuple[Path, int], Slots | None]] = {}
+
+
+def slots_of(settings: Settings) -> Slots | None:
+    """The slots of all runs with this cache; None, with one warning, where they cannot be had."""
+    place = (default_cache_dir() / "slots", settings.max_vms or default_limit())
+    if place not in _known:
+        try:
+            _known[place] = Slots(*place)
+        except SystemFailure as error:
+            warnings.warn(error.message, stacklevel=2)
+            _known[place] = None
+    return _known[place]
 
 
 @contextlib.contextmanager

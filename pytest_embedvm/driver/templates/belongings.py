@@ -31,9 +31,9 @@ def take(machine: Machine, template: Template, domain: Completed) -> Completed:
     :raise SystemFailure: when one cannot be made.
     """
     take_variables(machine, template, domain)
-    folder = _folder(machine.root, machine.uuid)
+    place = folder(machine.root, machine.uuid)
     try:
-        return over(domain, template.disk, lambda: machine.root.directory(*PLACE, folder.name))
+        return over(domain, template.disk, lambda: machine.root.directory(*PLACE, place.name))
     except BaseException:
         forget(machine.root, machine.uuid)
         raise
@@ -59,12 +59,12 @@ def over(domain: Completed, base: Callable[[str], Path], directory: Callable[[],
     targets = [image.device for image in clonable.written_images(domain)]
     if not targets:
         return Completed(domain.copy())
-    folder = directory()
-    return Completed(clonable.over(domain, {target: _overlay(base(target), folder) for target in targets}))
+    place = directory()
+    return Completed(clonable.over(domain, {target: _overlay(base(target), place) for target in targets}))
 
 
-def _overlay(base: Path, folder: Path) -> str:
-    overlay = folder / base.name
+def _overlay(base: Path, place: Path) -> str:
+    overlay = place / base.name
     try:
         create_overlay(base, overlay, "qcow2")
     except OSError as error:
@@ -73,9 +73,10 @@ def _overlay(base: Path, folder: Path) -> str:
 
 
 def forget(root: Root, machine: uuid.UUID) -> None:
-    """MACHINE has ended for good: remove what it wrote to, if it was a clone."""
-    shutil.rmtree(_folder(root, machine), ignore_errors=True)
+    """MACHINE has ended for good: remove what it wrote to, if it was a clone, and its checkpoints."""
+    shutil.rmtree(folder(root, machine), ignore_errors=True)
 
 
-def _folder(root: Root, machine: uuid.UUID) -> Path:
+def folder(root: Root, machine: uuid.UUID) -> Path:
+    """Where in ROOT is what MACHINE writes to, if it is a clone, and its checkpoints."""
     return root.path.joinpath(*PLACE, str(machine))
