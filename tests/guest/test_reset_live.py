@@ -95,6 +95,11 @@ def assert_has_the_time(vm: VM) -> None:
     assert before - 2 < guest < time.time() + 2
 
 
+def wait_for_another_line(vm: VM, path: str) -> None:
+    before = int(vm.run(f"wc -l <{path}").text)
+    vm.wait_until(lambda: int(vm.run(f"wc -l <{path}").text) > before, timeout=60)
+
+
 def test_a_reset_undoes_everything_but_who_it_is(clone: Clone) -> None:
     vm = clone("poisoned")
     told: list[int] = []
@@ -205,12 +210,6 @@ def test_a_reset_works_whatever_has_become_of_the_guest(clone: Clone) -> None:
     assert state(vm) == CLEAN
 
 
-def assert_goes_on(vm: VM) -> None:
-    """What the checkpoint's guest ran runs."""
-    alive = vm.run("wc -l </root/alive").text
-    vm.wait_until(lambda: vm.run("wc -l </root/alive").text != alive, timeout=60)
-
-
 def test_checkpoints(clone: Clone) -> None:
     vm = clone("checkpointed")
     vm.wait_until(vm.addresses, timeout=60)
@@ -235,7 +234,7 @@ def test_checkpoints(clone: Clone) -> None:
         vm.restore(name)
         assert look() == ["mine", *expected]
         assert_has_the_time(vm)
-        assert_goes_on(vm)
+        wait_for_another_line(vm, "/root/alive")
         vm.run("echo 4 >/root/number; printf wrong | dd of=/dev/vda conv=fsync 2>/dev/null; hostname lost")
     assert len(drawn) == 4
     vm.restore("two")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -40,10 +39,6 @@ class Purpose:
     pausing: DomainPausedReason
     #: Why it runs again when nothing came of it.
     resuming: DomainRunningReason
-
-
-#: A state of QEMU's.
-_FINISHING: Final = "finish-migrate"
 
 
 class ToFile:
@@ -127,21 +122,6 @@ class ToFile:
         """Let the guest run again, if it was paused for this."""
         self._qemu.pausing = DomainPausedReason.UNKNOWN
         if self._was_running and self._machine.status == state.paused(self._purpose.pausing):
-            await self._wait_finished()
+            await transfer.wait_finished(self._qemu)
             self._qemu.resuming = reason
             await self._qemu.monitor.execute("cont")
-
-    async def _wait_finished(self) -> None:
-        """Return when the guest may run: QEMU says that the migration is completed a moment before it has finished it.
-
-        No event tells of that moment.
-        """
-        try:
-            async with asyncio.timeout(transfer.CANCEL_TIMEOUT_S):
-                while (await self._qemu.monitor.execute("query-status"))["status"] == _FINISHING:
-                    pass
-        except TimeoutError:
-            seconds = f"{transfer.CANCEL_TIMEOUT_S:g} s"
-            raise OperationTimeout(
-                f"{self._purpose.name} did not end within {seconds}; last seen: {_FINISHING}"
-            ) from None
