@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def embedvm_root(
-    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    embedvm_template: Declarations,
 ) -> Iterator[Path]:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
     It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have; where the VM was
     made ahead, it is a link to that one's.
     """
-    kept = _kept(request, tmp_path_factory)
+    kept = _kept(request, tmp_path_factory, embedvm_template)
     if kept is not None:
         yield kept.root
         return
@@ -56,9 +59,9 @@ def embedvm_root(
         ahead.give_back(handed)
 
 
-def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, declarations: Declarations) -> Kept | None:
     """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
-    wanted = arguments(request.node, request.getfixturevalue("embedvm_template"))
+    wanted = arguments(request.node, declarations)
     if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
         return None
     from pytest_embedvm.plugin.scope import kept_for
@@ -136,7 +139,7 @@ def embedvm_machines(
         announce=announce,
         ahead=_ahead(request.config, tmp_path_factory),
         owner=request.node.nodeid,
-        kept=_kept(request, tmp_path_factory),
+        kept=_kept(request, tmp_path_factory, embedvm_template),
     ) as machines:
         yield machines
     properties.extend((MADE, made) for made in templates.take_made())
@@ -215,13 +218,13 @@ def embedvm_vm(
 
     It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` or a template is said.
     """
-    wanted = embedvm_domain_args
     ready = embedvm_machines.receive()
     if ready is not None:
         return ready
+    wanted = embedvm_domain_args
     if VM_FIXTURE in request.fixturenames or wanted.boot == "clone" or wanted.template is not None:
         return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, wanted, keep=True)
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=wanted.capture)
 
 
 @pytest.fixture

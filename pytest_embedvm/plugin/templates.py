@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 import pytest
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
 from pytest_embedvm.guest.templates.building import Start, build, clone_vm, extend
@@ -209,8 +209,8 @@ class Templates:
         :raise GuestError: when its guest does not come up.
         """
         origin = Origin("clone", template=blueprint.title if blueprint.prepare else blueprint.key)
-        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
-        return self._restored(blueprint, workshop, make, show)
+        use = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
+        return self._restored(blueprint, workshop, use, show)
 
     def _restored(self, blueprint: Blueprint, workshop: Workshop, use: Callable[[Path], T], show: Show | None) -> T:
         """What USE makes of the template of BLUEPRINT; of another one if that does not restore."""
@@ -240,7 +240,12 @@ class Templates:
             self._made.append(f"the template '{blueprint.title}' ({blueprint.key}) was made in {took:.1f} s")
 
         self._refuse_tried(blueprint)
-        return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+        try:
+            return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+        except SystemFailure as error:  # the disk is full, whatever the guest said to that
+            refused = CannotClone(error.message)
+            self._note(blueprint, refused)
+            raise refused from error
 
     def _make(self, blueprint: Blueprint, folder: Path, workshop: Workshop, show: Show | None) -> None:
         prepare, parent = blueprint.prepare, blueprint.parent

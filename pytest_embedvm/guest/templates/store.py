@@ -163,9 +163,11 @@ class _SpaceLeft:
         """:raise SystemFailure: when there was an error, and no space is left."""
         said = isinstance(error, OSError) and error.errno in _NO_SPACE
         if said or (isinstance(error, Exception) and _free_bytes(self._new) < FULL_BYTES):
+            there = f"{disk_bytes(self._new) >> 20} MiB"
+            seen = next(iter(str(error).splitlines()), repr(error))
             raise SystemFailure(
-                f"no space is left in {self._new.parent} for the {self._what}, of which {disk_bytes(self._new)} bytes "
-                f"were there: 'embedvm cache rm' makes room, --embedvm-cache-dir chooses another place ({error})"
+                f"no space is left in {self._new.parent} for the {self._what}, of which {there} were there: "
+                f"'embedvm cache rm' makes room, --embedvm-cache-dir chooses another place ({seen})"
             ) from error
 
 
