@@ -161,7 +161,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End what was made ahead, once all fixtures have ended; where the session was cut short, what tests left is news."""
+    """End what was made ahead, once all fixtures have ended; what tests left is news where it was cut short."""
     ahead = session.config.stash.get(AHEAD, None)
     if ahead is not None:
         for stayed in ahead.close():
