@@ -7,7 +7,16 @@ from pytest_embedvm.api.early_events import deregister_events, register_events
 from pytest_embedvm.api.explain import Need, explain
 from pytest_embedvm.api.faults import Impairment, NetworkFault, deafen, heal, impair, impairments, partition, set_link
 from pytest_embedvm.api.forwards import forward
-from pytest_embedvm.api.templates import begin_template, clone, freeze, obstacles, reset_to_template, template_from
+from pytest_embedvm.api.templates import (
+    begin_template,
+    checkpoint,
+    clone,
+    freeze,
+    obstacles,
+    reset_to_template,
+    restore,
+    template_from,
+)
 from pytest_embedvm.driver.uri import make_uri
 from pytest_embedvm.qemu.cache import default_cache_dir
 
@@ -19,6 +28,7 @@ __all__ = [
     "NetworkFault",
     "begin_template",
     "capture",
+    "checkpoint",
     "clone",
     "deafen",
     "default_cache_dir",
@@ -34,6 +44,7 @@ __all__ = [
     "partition",
     "register_events",
     "reset_to_template",
+    "restore",
     "set_link",
     "template_from",
 ]

@@ -17,6 +17,7 @@ FLOORS = {
     "api": 4, "libvirt": 4, "libvirt_qemu": 4, "embed": 4,
     "guest": 5,
     "plugin": 6, "cli": 6,
+    "embedvm": 7,
     "__main__": 7,
 }  # fmt: skip
 

@@ -13,10 +13,19 @@ from pytest_embedvm.api.faults import checked
 from pytest_embedvm.constants import DomainCreateFlags
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.machine import Machine
-from pytest_embedvm.driver.templates import cloning, freezing
+from pytest_embedvm.driver.templates import checkpoints, cloning, freezing
 from pytest_embedvm.driver.templates.template import Template
 
-__all__ = ["begin_template", "clone", "freeze", "obstacles", "reset_to_template", "template_from"]
+__all__ = [
+    "begin_template",
+    "checkpoint",
+    "clone",
+    "freeze",
+    "obstacles",
+    "reset_to_template",
+    "restore",
+    "template_from",
+]
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
@@ -73,7 +82,8 @@ def clone(connection: virConnect, folder: str | Path, name: str, flags: int = 0)
     """Start a transient domain NAME whose guest goes on where the template in FOLDER was stopped.
 
     Its uuid and the MAC addresses of its cards are new; the guest still has the template's, its host name, the time at
-    which it was stopped, and all that its kernel knows of randomness, until somebody tells it.
+    which it was stopped, and all that its kernel knows of randomness, until somebody tells it. What it
+    says with a MAC address of the template's, nobody on a network of the root's hears.
 
     :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY.
     :raise libvirtError: OPERATION_FAILED when FOLDER has no template; INTERNAL_ERROR when QEMU ends instead, with its
@@ -102,6 +112,38 @@ def reset_to_template(domain: virDomain, flags: int = 0) -> virDomain:
 
     connection = domain.connect()
     return checked(connection, "reset_to_template", lambda: connection._made(start))
+
+
+def checkpoint(domain: virDomain, name: str = "checkpoint") -> None:
+    """Keep what the guest of DOMAIN is now, its memory, devices and disks, under NAME; it goes on as it did.
+
+    One that had this name is replaced. It takes up what the guest uses of its memory, below the root, until the domain
+    has ended, or was reset to its template.
+
+    :raise libvirtError: OPERATION_INVALID when it does not run, or is paused, or writes to an image that is not a
+        clone's own; OPERATION_FAILED when QEMU cannot save it, with QEMU's reason; SYSTEM_ERROR when a file cannot be
+        written.
+    """
+    checked(domain, "checkpoint", lambda: domain._order(lambda machine: checkpoints.checkpoint(machine, name)))
+
+
+def restore(domain: virDomain, name: str = "checkpoint", flags: int = 0) -> virDomain:
+    """End DOMAIN, and start it anew as it was at its checkpoint NAME, any number of times.
+
+    Name, uuid, MAC addresses and all checkpoints stay.
+
+    :param flags: VIR_DOMAIN_START_PAUSED.
+    :raise libvirtError: OPERATION_FAILED when it has no such checkpoint, with the names of those that it has; NO_DOMAIN
+        when it has ended, and its checkpoints with it.
+    """
+
+    def start(driver: Driver) -> Awaitable[Machine]:
+        paused = bool(arguments.known(flags, DomainCreateFlags.START_PAUSED, "restore"))
+        client, identity = connection._session.client, domain._identity.uuid
+        return checkpoints.restore(driver, client, identity, name, paused=paused)
+
+    connection = domain.connect()
+    return checked(connection, "restore", lambda: connection._made(start))
 
 
 def template_from(connection: virConnect, base: str | Path, folder: str | Path, name: str, flags: int = 0) -> virDomain:

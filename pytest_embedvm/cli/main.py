@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from pytest_embedvm import __version__
-from pytest_embedvm.cli import console, explain, log, ps, purge, qmp, run, screenshot, stop, xml
+from pytest_embedvm.cli import cache, console, explain, log, ps, purge, qmp, run, screenshot, stop, xml
 from pytest_embedvm.cli.errors import CommandFailed
 from pytest_embedvm.errors import EmbedError
 
@@ -31,7 +31,7 @@ class Command(Protocol):
 
 
 #: In the order of `embedvm --help`.
-COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, xml, stop, purge, explain)
+COMMANDS: Final[tuple[Command, ...]] = (run, ps, console, qmp, screenshot, log, xml, stop, purge, cache, explain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.devices._character import CharacterDevice
-from pytest_embedvm.domain.devices.channel import Channel
 from pytest_embedvm.domain.model import Completed
 
 #: What query-chardev puts before the path of a pty.
@@ -28,7 +27,7 @@ class Console:
     path: str | None
     listens: bool
     #: A channel's, in the guest.
-    name: str | None = None
+    name: str | None
 
 
 def consoles(domain: Completed) -> list[Console]:
@@ -44,12 +43,13 @@ def consoles(domain: Completed) -> list[Console]:
 
 def channels(domain: Completed) -> list[Console]:
     """What openChannel() can name, by alias or name; the first is the one it takes when nothing is named."""
-    return [_console(channel, channel.name) for channel in domain.devices.all if isinstance(channel, Channel)]
+    devices = (d for d in domain.devices.all if isinstance(d, CharacterDevice) and d.is_channel)
+    return [_console(device) for device in devices]
 
 
-def _console(device: CharacterDevice, name: str | None = None) -> Console:
+def _console(device: CharacterDevice) -> Console:
     chardev = device.chardev
-    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources), name)
+    return Console(device.id, chardev.type, chardev.path, any(s.mode == "bind" for s in chardev.sources), device.name)
 
 
 def learn(domain: Completed, chardevs: Iterable[Mapping[str, Any]]) -> None:

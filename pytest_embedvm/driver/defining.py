@@ -10,7 +10,6 @@ from pytest_embedvm.constants import (
     DomainEventType,
     DomainEventUndefinedDetailType,
     DomainModificationImpact,
-    DomainShutoffReason,
     DomainUndefineFlagsValues,
     DomainXMLFlags,
     ErrorDomain,
@@ -22,14 +21,13 @@ from pytest_embedvm.domain.sections.firmware import STORE
 from pytest_embedvm.driver import nvram, persist, tpm
 from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
-from pytest_embedvm.driver.state import shutoff
+from pytest_embedvm.driver.state import MIGRATED, REVERTED, SAVED, shutoff
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
 
-#: How a guest stops that goes on elsewhere.
-SAVED: Final = shutoff(DomainShutoffReason.SAVED)
-MIGRATED: Final = shutoff(DomainShutoffReason.MIGRATED)
+#: How a guest stops that goes on later, or elsewhere.
+GOES_ON: Final = tuple(shutoff(ending.reason) for ending in (SAVED, MIGRATED))
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -68,7 +66,9 @@ def forget(machine: Machine) -> None:
         # libvirt lets it lie; here the next machine of this name begins with variables of its own
         nvram.forget(machine.definition, Path(machine.driver.host.path("nvram", machine.name, STORE)))
     tpm.forget(machine.root, machine.definition)
-    if machine.status not in (SAVED, MIGRATED):  # it goes on elsewhere, with the same disks
+    if machine.status in GOES_ON:
+        belongings.keep(machine.root, machine.uuid)
+    elif machine.status != shutoff(REVERTED.reason):  # else it is about to be there again
         belongings.forget(machine.root, machine.uuid)
 
 

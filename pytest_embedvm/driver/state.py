@@ -76,5 +76,7 @@ PANICKED: Final = Ending(DomainShutoffReason.CRASHED, DomainEventStoppedDetailTy
 # libvirt: qemuMigrationSrcComplete, qemuMigrationDstFinishActive
 MIGRATED: Final = Ending(DomainShutoffReason.MIGRATED, DomainEventStoppedDetailType.MIGRATED)
 NOT_ARRIVED: Final = Ending(DomainShutoffReason.FAILED, DomainEventStoppedDetailType.FAILED)
+# libvirt: qemuSnapshotRevertActive
+REVERTED: Final = Ending(DomainShutoffReason.FROM_SNAPSHOT, DomainEventStoppedDetailType.FROM_SNAPSHOT)
 # libvirt: qemuDomainSaveInternal
 SAVED: Final = Ending(DomainShutoffReason.SAVED, DomainEventStoppedDetailType.SAVED)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_embedvm.constants import DomainEventShutdownDetailType
 from pytest_embedvm.driver import logs, react, state
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.driver.state import Ending
 from pytest_embedvm.errors import EmbedError, OperationTimeout, SystemFailure
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ async def leave(running: Running) -> None:
     await running.unlink()
     for process in (running.process, *running.companions):
         process.leave()
+
+
+async def end(running: Running, ending: Ending) -> None:
+    """End a QEMU now, as ENDING, and return when nothing of its machine's run is left.
+
+    :raise OperationTimeout: when that takes too long.
+    """
+    running.ending = ending
+    running.process.send_signal(signal.SIGKILL)
+    await running.wait_ended(FORCED_TIMEOUT_S)
 
 
 async def destroy(machine: Machine, running: Running, *, graceful: bool = False) -> None:

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 #: Where the guest agent listens: QEMU's own name for it.
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
+#: Where the built-in guest's own server for commands does.
+EXEC_PORT: Final = "org.embedvm.exec.0"
 
 #: What starts the system: SeaBIOS or UEFI, and that with or without the keys that Microsoft vouches for.
 Firmware = Literal["bios", "efi", "efi-secure-boot"]
@@ -36,7 +38,7 @@ def domain_xml(
     seed: Path | None = None,
     network: Literal["private", "user", "host", "none"] = "private",
 ) -> str:
-    """A `<domain>` with a serial console, a channel for the guest agent and a source of randomness.
+    """A `<domain>` with a serial console, channels for the guest agent and for commands, and a source of randomness.
 
     :param cpu: the name of a CPU model, `host-passthrough` or `maximum`; None leaves it to QEMU.
     :param network: `private` and `host` are the network `default` of the connection's network driver, `user` is
@@ -132,7 +134,7 @@ def _spare_slots(devices: ET.Element) -> None:
 def _fixed_devices(devices: ET.Element) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(ET.SubElement(devices, "serial", type="pty"), "target", port="0")
-    channel = ET.SubElement(devices, "channel", type="unix")
-    ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
+    for port in (AGENT_PORT, EXEC_PORT):
+        ET.SubElement(ET.SubElement(devices, "channel", type="unix"), "target", type="virtio", name=port)
     ET.SubElement(devices, "memballoon", model="none")
     _text(ET.SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")

@@ -28,5 +28,5 @@ def reset_to_template(vm: VM, timeout: float) -> None:
 
 def _go_back(vm: VM, start: Callable[[libvirt.virDomain, int], libvirt.virDomain], note: str) -> None:
     """Have the domain end, and start anew; VM listens before its CPUs run."""
-    vm.follow(start(vm.domain, libvirt.VIR_DOMAIN_START_PAUSED), note)
+    vm._follow(start(vm.domain, libvirt.VIR_DOMAIN_START_PAUSED), note)
     vm.domain.resume()

@@ -1,9 +1,10 @@
-"""Commands in the guest, over its agent: no network is needed."""
+"""Commands in the guest, over its exec channel or its agent: no network is needed."""
 
 from __future__ import annotations
 
 import base64
 import io
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.errors import AgentError, CommandFailed, CommandTimeout, GuestError, OutputTruncated
+from pytest_embedvm.guest.exec_channel import ExecChannel
+from pytest_embedvm.guest.exec_link import Outcome
 from pytest_embedvm.guest.transfer import temporary_path, write_from
 from pytest_embedvm.guest.wait import Deadline, Watch
 
@@ -115,27 +118,31 @@ class Command:
 class Shell:
     """Runs commands in one guest."""
 
-    def __init__(self, agent: Agent, watch: Watch) -> None:
+    def __init__(self, channel: ExecChannel, agent: Agent, watch: Watch) -> None:
+        self._channel = channel
         self._agent = agent
         self._watch = watch
 
     def run(self, command: Command, deadline: Deadline, *, check: bool = True) -> RunResult:
         """Run COMMAND and wait until it has ended and closed its outputs; errors as `VM.run`."""
+        outcome = self._channel.run(command.words, command.input, f"the end of {command}", deadline)
+        result = self._by_agent(command, deadline) if outcome is None else _read(command.argv, outcome)
+        if check and result.returncode:
+            raise CommandFailed(result.argv, result.returncode, result.stdout, result.stderr)
+        return result
+
+    def _by_agent(self, command: Command, deadline: Deadline) -> RunResult:
         words, data = self._fed(command, deadline)
         try:
             pid = self._start(words, data, deadline)
         except AgentError as error:
             if _NOT_STARTED not in error.detail:
                 raise
-            result = RunResult(command.argv, NOT_FOUND, b"", error.detail.encode())
-        else:
-            status = self._status(pid, f"the end of {command}", deadline)
-            if status is None:
-                raise self._killed(command, pid, deadline)
-            result = _result(command.argv, status)
-        if check and result.returncode:
-            raise CommandFailed(result.argv, result.returncode, result.stdout, result.stderr)
-        return result
+            return RunResult(command.argv, NOT_FOUND, b"", error.detail.encode())
+        status = self._status(pid, f"the end of {command}", deadline)
+        if status is None:
+            raise self._killed(command, pid, deadline)
+        return _result(command.argv, status)
 
     def _fed(self, command: Command, deadline: Deadline) -> tuple[tuple[str, ...], bytes | None]:
         """The words to run, and the input to give them; much of it is put into a file, which goes as it is opened."""
@@ -187,3 +194,16 @@ def _result(argv: tuple[str, ...], status: Mapping[str, Any]) -> RunResult:
         raise OutputTruncated(argv, stdout, stderr)
     returncode = -int(status["signal"]) if "signal" in status else int(status.get("exitcode", 0))
     return RunResult(argv, returncode, stdout, stderr)
+
+
+def _read(argv: tuple[str, ...], outcome: Outcome) -> RunResult:
+    """What the exec channel says, in the agent's words."""
+    if outcome.timeout is not None:
+        raise CommandTimeout(argv, outcome.stdout, outcome.stderr, outcome.timeout)
+    if outcome.truncated:
+        raise OutputTruncated(argv, outcome.stdout, outcome.stderr)
+    if outcome.error is not None:
+        # GLib: g_spawn_async_with_pipes
+        words = f"{_NOT_STARTED} “{argv[0]}” ({os.strerror(outcome.error)})"
+        return RunResult(argv, NOT_FOUND, b"", words.encode())
+    return RunResult(argv, outcome.returncode or 0, outcome.stdout, outcome.stderr)

@@ -16,6 +16,7 @@ from pytest_embedvm.guest import files, install, network, power, reset, shell
 from pytest_embedvm.guest.addresses import Address, Source, addresses
 from pytest_embedvm.guest.agent import Agent
 from pytest_embedvm.guest.console import Console
+from pytest_embedvm.guest.exec_channel import ExecChannel
 from pytest_embedvm.guest.files import Files
 from pytest_embedvm.guest.forward import Protocol, forward
 from pytest_embedvm.guest.network import Direction, Network, Undo, Which
@@ -75,8 +76,9 @@ class VM:
             self._watch.close()
             raise
         self._agent = Agent(domain, self._watch)
-        self._shell = Shell(self._agent, self._watch)
-        self._files = Files(self._agent, self._shell)
+        self._channel = ExecChannel(domain, self._watch)
+        self._shell = Shell(self._channel, self._agent, self._watch)
+        self._files = Files(self._channel, self._agent, self._shell)
 
     @classmethod
     def boot(
@@ -112,6 +114,7 @@ class VM:
     def close(self) -> None:
         """Listen no more. The domain goes on; what the console has shown stays readable."""
         self._watch.close()
+        self._channel.close()
         self.console.close()
 
     def __enter__(self) -> Self:
@@ -123,7 +126,7 @@ class VM:
     def __repr__(self) -> str:
         return f"<VM {self.name!r}>"
 
-    def follow(self, domain: libvirt.virDomain, note: str) -> None:
+    def _follow(self, domain: libvirt.virDomain, note: str) -> None:
         """Go on with DOMAIN, a new run of its domain, which must be active, and paused, or what it says before is lost.
 
         The console's transcript goes on, with NOTE on a line of its own, and `console.wait_for` finds what comes from
@@ -134,6 +137,7 @@ class VM:
         self.console.close()  # what the last run has still said says nothing about this one
         self.domain = domain
         self._watch.follow(domain)
+        self._channel.follow(domain)
         self.console.follow(domain, note)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -160,6 +162,12 @@ class Server:
     def leases(self, now: float) -> list[Lease]:
         """Those that have not ended."""
         return [lease for lease in self._leases.values() if lease.expires > now]
+
+    def end(self, mac: bytes) -> None:
+        """End the lease of who has this MAC; who asks again gets the same, if nobody else has it by then."""
+        lease = self._leases.get(mac)
+        if lease is not None:
+            self._leases[mac] = dataclasses.replace(lease, expires=-math.inf)
 
     def answer(self, data: bytes, now: float) -> Message | None:
         """What is sent back for the request DATA; None if nothing is."""

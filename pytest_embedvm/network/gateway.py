@@ -70,6 +70,13 @@ class Gateway:
     def __post_init__(self) -> None:
         self._link_local = frames.link_local(self.mac)
 
+    def forget(self, mac: str) -> None:
+        """Know no address of the guest with this MAC: it starts anew, and asks for the one that it had."""
+        raw = frames.mac(mac)
+        self.neighbours = {address: at for address, at in self.neighbours.items() if at != raw}
+        if self.server is not None:
+            self.server.end(raw)
+
     def call(self, mac: str, guest: str) -> None:
         """Have the guest with this MAC be known by its name, where a host can have that name."""
         if frames.is_host_name(guest):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.settings import AHEAD, HANDED, MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def embedvm_root(
-    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    embedvm_template: Declarations,
 ) -> Iterator[Path]:
     """A private directory (0700) under `tmp_path` for one driver: the root of `embedvm_conn`.
 
     It is purged at teardown by whoever opened it. With `scope=` it is one that several tests have; where the VM was
     made ahead, it is a link to that one's.
     """
-    kept = _kept(request, tmp_path_factory)
+    kept = _kept(request, tmp_path_factory, embedvm_template)
     if kept is not None:
         yield kept.root
         return
@@ -55,9 +59,9 @@ def embedvm_root(
         ahead.give_back(handed)
 
 
-def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Kept | None:
+def _kept(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, declarations: Declarations) -> Kept | None:
     """What is kept for this test and others: if it wants that, and has a VM of the plugin's."""
-    wanted = arguments(request.node)
+    wanted = arguments(request.node, declarations)
     if wanted.scope == "function" or "embedvm_vm" not in request.fixturenames:
         return None
     from pytest_embedvm.plugin.scope import kept_for
@@ -78,6 +82,17 @@ def embedvm_images(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return Images(request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
 
 
+@pytest.fixture(scope="session")
+def embedvm_template(request: pytest.FixtureRequest) -> Declarations:
+    """What `template=` can name. `@embedvm_template(name, …)` declares the function below it a template.
+
+    Override it to declare templates for the tests of a directory; those of `@embedvm.template` are there anyway.
+    """
+    if not request.config.stash[SETTINGS].enabled:
+        pytest.skip(SKIP_REASON)
+    return Declarations()
+
+
 def _shared(config: pytest.Config, factory: pytest.TempPathFactory, name: str) -> Path:
     """The directory NAME of this run, the same in all workers of pytest-xdist."""
     base = factory.getbasetemp()
@@ -90,6 +105,7 @@ def embedvm_machines(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     embedvm_images: Mapping[str, Any],
+    embedvm_template: Declarations,
 ) -> Iterator[Machines]:
     """Everything that one test starts; ends it, purges the roots, and checks that nothing stayed."""
     settings = request.config.stash[SETTINGS]
@@ -106,6 +122,8 @@ def embedvm_machines(
     templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
     templates.images = images
     templates.images_of = definition_of(request.node, "embedvm_images")
+    templates.declarations = embedvm_template
+    templates.declarations_of = definition_of(request.node, "embedvm_template")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
     properties = request.node.user_properties
 
@@ -121,7 +139,7 @@ def embedvm_machines(
         announce=announce,
         ahead=_ahead(request.config, tmp_path_factory),
         owner=request.node.nodeid,
-        kept=_kept(request, tmp_path_factory),
+        kept=_kept(request, tmp_path_factory, embedvm_template),
     ) as machines:
         yield machines
     properties.extend((MADE, made) for made in templates.take_made())
@@ -171,9 +189,9 @@ def embedvm_conn(
 
 
 @pytest.fixture
-def embedvm_domain_args(request: pytest.FixtureRequest) -> DomainArguments:
+def embedvm_domain_args(request: pytest.FixtureRequest, embedvm_template: Declarations) -> DomainArguments:
     """What the marker says; override it to say more, with `dataclasses.replace`."""
-    return arguments(request.node)
+    return arguments(request.node, embedvm_template)
 
 
 @pytest.fixture
@@ -198,14 +216,15 @@ def embedvm_vm(
 ) -> VM:
     """The VM behind `embedvm_domain` and `vm`: started, its console recorded from the first byte.
 
-    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` is said.
+    It may be a clone if the test has `vm`, too; alone it boots, unless `boot="clone"` or a template is said.
     """
     ready = embedvm_machines.receive()
     if ready is not None:
         return ready
-    if VM_FIXTURE in request.fixturenames or embedvm_domain_args.boot == "clone":
-        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, embedvm_domain_args, keep=True)
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
+    wanted = embedvm_domain_args
+    if VM_FIXTURE in request.fixturenames or wanted.boot == "clone" or wanted.template is not None:
+        return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, wanted, keep=True)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=wanted.capture)
 
 
 @pytest.fixture

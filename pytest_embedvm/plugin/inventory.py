@@ -53,7 +53,7 @@ def _everything(
     for network in _networks(connection):
         yield f"network {network.name()!r}", f"{network.XMLDesc()}{network.isActive()}{network.autostart()}"
         yield from _leases(network, macs)
-    if uri.secret == "private":
+    if uri.secret == "private":  # noqa: S105 - a word of URIs
         yield from ((f"secret {secret.UUIDString()}", secret.XMLDesc()) for secret in connection.listAllSecrets())
     if uri.storage == "private":
         for pool in connection.listAllStoragePools():

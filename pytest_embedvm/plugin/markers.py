@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pytest
 
+from pytest_embedvm.plugin.declared import Declarations, Declared
 from pytest_embedvm.plugin.settings import (
     CHOICES,
     SETTINGS,
@@ -48,7 +50,8 @@ class DomainArguments:
     behind QEMU's own NAT (`user`), or nowhere.
 
     `boot` says whether a VM that has to answer is a `clone` of a template that booted once, boots (`cold`), or is a
-    clone where it can be one (`auto`).
+    clone where it can be one (`auto`). `template` is one of `embedvm_template`, or its name: the VM goes on
+    from there, and where it boots it is prepared as that is.
 
     `scope` says which tests share a root, and in it a VM that is reset for each of them: those of a class, a module, or
     the session.
@@ -70,6 +73,7 @@ class DomainArguments:
     timeout: float = 120.0
     capture: bool = False
     boot: BootChoice = "auto"
+    template: Declared | str | None = None
     scope: ScopeChoice = "function"
 
     def __post_init__(self) -> None:
@@ -83,12 +87,26 @@ class DomainArguments:
 KNOWN: Final = tuple(f.name for f in dataclasses.fields(DomainArguments))
 
 
-def arguments(item: pytest.Item) -> DomainArguments:
-    """What the markers of ITEM say, the closest to the test winning for each keyword; then the session's settings."""
+def arguments(item: pytest.Item, declarations: Declarations) -> DomainArguments:
+    """What the markers of ITEM say, the closest to the test winning for each keyword; then its template; then settings.
+
+    :raise LookupError: when there is no such template.
+    """
     values: dict[str, Any] = {}
     for marker in item.iter_markers(MARKER):
         values = {**marker.kwargs, **values}
-    return DomainArguments(**{**item.config.stash[SETTINGS].choices, **values})
+    return DomainArguments(**{**item.config.stash[SETTINGS].choices, **with_template(values, declarations, item)})
+
+
+def with_template(values: Mapping[str, Any], declarations: Declarations, item: pytest.Item | None) -> dict[str, Any]:
+    """VALUES, and what the template that they name says of its machine.
+
+    :raise LookupError: when there is no such template.
+    """
+    if values.get("template") is None:
+        return dict(values)
+    chain = declarations.chain(values["template"], item)
+    return {**chain[0].keywords, **values, "template": chain[-1]}
 
 
 def complaints(item: pytest.Item) -> Iterator[str]:
@@ -98,6 +116,15 @@ def complaints(item: pytest.Item) -> Iterator[str]:
             yield f"@pytest.mark.{MARKER} takes keywords only, not {marker.args[0]!r}; it knows {', '.join(KNOWN)}"
         for name, value in marker.kwargs.items():
             yield from (f"@pytest.mark.{MARKER}: {word}" for word in _complaints(name, value))
+
+
+#: What values of some keywords are, and in words.
+_TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
+    **dict.fromkeys(("machine", "cpu", "cmdline"), (str, "a string")),
+    **dict.fromkeys(("image", "kernel", "initrd"), (str | Path, "a path")),
+    "capture": (bool, "True or False"),
+    "template": (str | Declared, "a template, or its name"),
+}
 
 
 def _complaints(name: str, value: object) -> Iterator[str]:
@@ -110,14 +137,10 @@ def _complaints(name: str, value: object) -> Iterator[str]:
         yield f"{where}: possible is {' or '.join(get_args(Firmware))}"
     elif name in ("memory", "vcpus") and not _is_positive(value, int):
         yield f"{where}: must be a whole number above 0" + (" (MiB)" if name == "memory" else "")
-    elif name == "capture" and not isinstance(value, bool):
-        yield f"{where}: must be True or False"
     elif name == "timeout" and not _is_positive(value, int, float):
         yield f"{where}: must be a number of seconds above 0"
-    elif name in ("machine", "cpu", "cmdline") and not isinstance(value, str):
-        yield f"{where}: must be a string"
-    elif name in ("image", "kernel", "initrd") and not isinstance(value, str | Path):
-        yield f"{where}: must be a path"
+    elif name in _TYPES and not isinstance(value, _TYPES[name][0]):
+        yield f"{where}: must be {_TYPES[name][1]}"
     elif name == "cloud_init" and not callable(getattr(value, "user_data", None)):
         yield f"{where}: must be a pytest_embedvm.guest.cloud_init.Seed"
 

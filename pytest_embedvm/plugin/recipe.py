@@ -16,9 +16,10 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import VM, CannotClone
 from pytest_embedvm.guest.templates.key import named_files
+from pytest_embedvm.plugin.connecting import root_uri
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.session import root_uri, show_line
+from pytest_embedvm.plugin.session import show_line
 from pytest_embedvm.plugin.settings import FIXTURES, VM_FIXTURE, Settings
 from pytest_embedvm.plugin.templates import TEMPLATES, Blueprint, Templates
 from pytest_embedvm.qemu.image import image_format
@@ -95,7 +96,13 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
     templates = item.config.stash.get(TEMPLATES, None)
     if templates is None or not _uses_only_ours(item):
         return None
-    wanted = arguments(item)
+    try:
+        wanted = arguments(item, templates.declarations)
+        chain = templates.declarations.chain(wanted.template, item) if wanted.template else []
+    except (LookupError, ValueError):
+        return None  # the test will say it
+    if chain and definition_of(item, "embedvm_template") is not templates.declarations_of:
+        return None
     if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
@@ -103,9 +110,8 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
     domains = Domains(settings, templates.images)
     try:
         disk = _disk(domains, wanted)
-        blueprint = templates.blueprints.of(
-            domains.xml(wanted, "vm", disk, boots=disk is not None), wanted, overlays={}
-        )
+        xml = domains.xml(wanted, "vm", disk, boots=disk is not None)
+        blueprint = templates.blueprints.of(xml, wanted, chain, overlays={})
     except (CannotClone, EmbedError, OSError):
         return None  # the test will say it
     drivers = f"{wanted.network}-{wanted.secrets}-{wanted.storage}"

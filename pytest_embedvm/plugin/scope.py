@@ -1,7 +1,7 @@
 """What a class, a module or the session keeps for its tests: a root, and in it one VM of each kind, anew for each test.
 
-The VM is the same to who looks from outside: name, uuid, MAC and IP addresses. Each test has a connection of its own, which
-takes its callbacks, streams and captures along. Between tests nothing of it runs.
+The VM is the same to who looks from outside: name, uuid, MAC and IP addresses. Each test has a connection of its own,
+which takes its callbacks, streams and captures along. Between tests nothing of it runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pytest_embedvm.driver.roots import index
 from pytest_embedvm.guest import Origin
 from pytest_embedvm.guest.network import cards
 from pytest_embedvm.plugin import inventory
+from pytest_embedvm.plugin.connecting import root_uri
 from pytest_embedvm.plugin.removal import close, complain, remove
-from pytest_embedvm.plugin.session import root_uri
 
 if TYPE_CHECKING:
     from pytest_embedvm.plugin.inventory import Inventory

@@ -17,15 +17,17 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
-from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.driver.uri import parse_uri
 from pytest_embedvm.errors import EmbedError, HostMissing
 from pytest_embedvm.guest import VM, CannotClone, Origin
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.connecting import require_drivers, root_uri
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
-from pytest_embedvm.plugin.markers import KNOWN, DomainArguments
+from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
 from pytest_embedvm.plugin.removal import close, complain, remove
 from pytest_embedvm.plugin.settings import Settings
 from pytest_embedvm.plugin.slots import Slot, slots_of
@@ -74,6 +76,7 @@ class Machines:
         self._connections = connections
         self._domains = Domains(settings, images)
         self._templates = templates
+        self._declarations = templates.declarations if templates else Declarations()
         self._announce = announce
         self._ahead = ahead
         self._owner = owner
@@ -272,7 +275,15 @@ class Machines:
             pytest.fail(f"embedvm: boot='clone', and it cannot be cloned: {reason}", pytrace=False)
         if kept is not None:
             reason += f"; what boots is not reset, each test of its {wanted.scope} boots"
-        return self.start(connection, xml, capture=wanted.capture, reason=reason)
+        return self._boot(connection, xml, wanted, reason)
+
+    def _boot(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, reason: str) -> VM:
+        vm = self.start(connection, xml, capture=wanted.capture, reason=reason)
+        if wanted.template is not None:
+            wait_booted(vm, wanted)
+            for declared in self._declarations.chain(wanted.template):
+                declared.prepare(vm)
+        return vm
 
     def _keeper(self, root: Path) -> Kept | None:
         """Who keeps ROOT, if it is not this test's alone."""
@@ -281,7 +292,8 @@ class Machines:
     def _clone(self, connection: libvirt.virConnect, xml: str, wanted: DomainArguments, kept: Kept | None) -> VM:
         if self._templates is None:
             raise CannotClone("there are no templates here")
-        blueprint = self._templates.blueprints.of(xml, wanted, overlays=self._overlays, private=self._folder)
+        chain = self._declarations.chain(wanted.template) if wanted.template else []
+        blueprint = self._templates.blueprints.of(xml, wanted, chain, overlays=self._overlays, private=self._folder)
         name = document.parse(xml).findtext("name", "")
         start = partial(kept.start, blueprint.key, connection, name) if kept else None
         vm = self._templates.clone(
@@ -347,10 +359,10 @@ class Machines:
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
         try:
-            wanted = dataclasses.replace(wanted, **keywords)
+            wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
-        _require_drivers(connection, wanted)
+        require_drivers(connection, wanted)
         vm = self.provide(connection, xml or self.domain_xml(wanted, name), wanted)
         wait_booted(vm, wanted)
         return vm
@@ -366,27 +378,6 @@ def _runs(vm: VM) -> bool:
     with if_connected():
         return vm.is_running
     return False
-
-
-def root_uri(root: Path, wanted: DomainArguments) -> str:
-    """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
-    network = "private" if wanted.network == "user" else wanted.network
-    return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
-
-
-def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) -> None:
-    """:raise ValueError: when WANTED is the host's where CONNECTION has the test's own, or the other way round."""
-    uri = parse_uri(connection.getURI())
-    for keyword, mode, asked in (
-        ("network", uri.network, wanted.network),
-        ("secrets", uri.secret, wanted.secrets),
-        ("storage", uri.storage, wanted.storage),
-    ):
-        if "host" in (mode, asked) and asked in ("private", "host") and mode != asked:
-            raise ValueError(
-                f"vm_factory({keyword}={asked!r}): its connection was opened with {mode!r}, and all of its VMs have "
-                f"the same; say it in the marker, or pass the connection= of another root"
-            )
 
 
 def show_line(name: str, line: str) -> None:

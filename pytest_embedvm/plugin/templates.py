@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
-from pytest_embedvm.files import make_private_directory, write_atomically
+from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
-from pytest_embedvm.guest.templates.building import Start, build, clone_vm
-from pytest_embedvm.guest.templates.key import named_files, template_key
+from pytest_embedvm.guest.templates.building import Start, build, clone_vm, extend
+from pytest_embedvm.guest.templates.key import named_files, qemu_identity, template_key
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.plugin import machine
+from pytest_embedvm.plugin.declared import Declarations, Declared, Prepare
 from pytest_embedvm.plugin.domains import Disk
 from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.settings import SETTINGS, Settings
 from pytest_embedvm.plugin.terminal import teller
 from pytest_embedvm.qemu.binary import find_binary
-from pytest_embedvm.qemu.cache import default_cache_dir, qemu_identity
+from pytest_embedvm.qemu.cache import default_cache_dir
 from pytest_embedvm.xml import document
 from pytest_embedvm.xml.document import Element
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
+
+T = TypeVar("T")
 
 #: Those that the tests of this process have, once one of them has asked.
 TEMPLATES: Final = pytest.StashKey["Templates"]()
@@ -58,8 +62,13 @@ class Blueprint:
     #: What it is called where people read it.
     title: str
     xml: str = field(compare=False)
+    #: The name of its domain.
+    name: str = field(compare=False)
     #: Seconds until its guest must answer.
     timeout: float = field(compare=False)
+    #: What is done in its guest, which goes on from `parent` if there is one, and boots else.
+    prepare: Prepare | None = field(default=None, compare=False)
+    parent: Blueprint | None = field(default=None, compare=False)
 
 
 class Blueprints:
@@ -69,9 +78,17 @@ class Blueprints:
         self._settings = settings
 
     def of(
-        self, xml: str, wanted: DomainArguments, *, overlays: Mapping[Path, Disk], private: Path | None = None
+        self,
+        xml: str,
+        wanted: DomainArguments,
+        chain: Sequence[Declared],
+        *,
+        overlays: Mapping[Path, Disk],
+        private: Path | None = None,
     ) -> Blueprint:
         """The template for the domain XML.
+
+        :param chain: what is declared to be done in its guest, each a template that the next goes on from.
 
         :param overlays: disks that are one machine's own, and what they stand on; its template stands on that.
         :param private: what is below this directory is one test's own, and ends with it.
@@ -86,18 +103,38 @@ class Blueprints:
         text = document.format(domain)
         if private is not None and str(private) in text:
             raise CannotClone(f"its XML names a file of this test, below {private}")
+        name = domain.findtext("name", "")
+        blueprint: Blueprint | None = None
+        steps: Sequence[Declared | None] = chain or [None]
+        for declared in steps:
+            key = self._key(text, wanted, disks, declared, blueprint)
+            title = declared.name if declared else _title(wanted)
+            prepare = declared.prepare if declared else None
+            blueprint = Blueprint(key, title, text, name, wanted.timeout, prepare, blueprint)
+        return cast("Blueprint", blueprint)
+
+    def _key(
+        self,
+        text: str,
+        wanted: DomainArguments,
+        disks: Sequence[Path],
+        declared: Declared | None,
+        parent: Blueprint | None,
+    ) -> str:
         accelerator = machine.accelerator(self._settings.accel)
-        key = template_key(
+        return template_key(
             domain=text,
             files=named_files(text),
             capabilities=qemu_identity(find_binary(), accelerator),
-            # In a template's disk is written where what it stands on is.
-            version="\n".join(map(str, disks)),
             accelerator=accelerator,
             cpu=wanted.cpu,
+            prepare=declared.prepare if declared else None,
+            inputs=declared.files(self._settings.rootpath) if declared else (),
+            # In a template's disk is written where what it stands on is.
+            version="\n".join([declared.version if declared else "", *map(str, disks)]),
+            parent=parent.key if parent else None,
             rootpath=self._settings.rootpath,
         )
-        return Blueprint(key, _title(wanted), text, wanted.timeout)
 
 
 def _title(wanted: DomainArguments) -> str:
@@ -137,6 +174,9 @@ class Templates:
         #: What `image=` may name in the test that runs, and whose fixture said so.
         self.images: Images | None = None
         self.images_of: object = None
+        #: And what `template=` may name.
+        self.declarations = Declarations()
+        self.declarations_of: object = None
         self._run = run
         self._anew = _name_of(config) if settings.create_templates else None
         self._tell = teller(config)
@@ -166,40 +206,61 @@ class Templates:
         :raise TemplateFailed: when its guest has not come up before in this run.
         :raise GuestError: when its guest does not come up.
         """
-        origin = Origin("clone", template=blueprint.key)
-        make = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
-        folder = self.get(blueprint, workshop, show=show)
+        origin = Origin("clone", template=blueprint.title if blueprint.prepare else blueprint.key)
+        use = partial(clone_vm, connection, name=name, origin=origin, show=show, capture=capture, start=start)
+        return self._restored(blueprint, workshop, use, show)
+
+    def _restored(self, blueprint: Blueprint, workshop: Workshop, use: Callable[[Path], T], show: Show | None) -> T:
+        """What USE makes of the template of BLUEPRINT; of another one if that does not restore."""
+        folder = self._get(blueprint, workshop, show)
         try:
-            return make(folder)
+            return use(folder)
         except CannotRestore as error:
             self._tell(f"{error}; it is dropped, and made anew")
         self._store.drop(blueprint.key, folder)
-        folder = self.get(blueprint, workshop, show=show)
+        folder = self._get(blueprint, workshop, show)
         try:
-            return make(folder)
+            return use(folder)
         except CannotRestore as error:
             self._note(blueprint, error)
             raise CannotClone(f"{error} (it was made anew)") from error
 
-    def get(self, blueprint: Blueprint, workshop: Workshop, *, show: Show | None = None) -> Path:
-        """The directory of the template, which is made unless it is there; by one process while the others wait.
-
-        :raise CannotClone: when there can be none.
-        :raise TemplateFailed: when its guest has not come up before in this run.
-        :raise GuestError: when its guest does not come up.
-        """
+    def _get(self, blueprint: Blueprint, workshop: Workshop, show: Show | None) -> Path:
+        """The directory of the template, which is made unless it is there; by one process while the others wait."""
 
         def make(folder: Path) -> None:
             self._refuse_tried(blueprint)
-            self._tell(f"making the template of {blueprint.title}")
+            self._tell(f"making the template '{blueprint.title}'")
             begun = time.monotonic()
-            with _Attempt(lambda error: self._note(blueprint, error)), workshop() as connection:
-                build(connection, blueprint.xml, folder, ready_timeout=blueprint.timeout, show=show)
+            with _Attempt(lambda error: self._note(blueprint, error)):
+                self._make(blueprint, folder, workshop, show)
             took = time.monotonic() - begun
-            self._made.append(f"the template {blueprint.key} was made in {took:.1f} s: {blueprint.title}")
+            self._made.append(f"the template '{blueprint.title}' ({blueprint.key}) was made in {took:.1f} s")
 
         self._refuse_tried(blueprint)
         return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+
+    def _make(self, blueprint: Blueprint, folder: Path, workshop: Workshop, show: Show | None) -> None:
+        prepare, parent = blueprint.prepare, blueprint.parent
+        if parent is None or prepare is None:
+            with workshop() as connection:
+                build(
+                    connection,
+                    blueprint.xml,
+                    folder,
+                    ready_timeout=blueprint.timeout,
+                    prepare=prepare,
+                    show=show,
+                )
+            return
+
+        def go_on(base: Path) -> None:
+            shutil.rmtree(folder)  # where the last attempt came to nothing
+            folder.mkdir(PRIVATE_DIRECTORY)
+            with workshop() as connection:
+                extend(connection, base, folder, blueprint.name, prepare=prepare, show=show)
+
+        self._restored(parent, workshop, go_on, show)
 
     def take_made(self) -> list[str]:
         """A sentence for each template that was made since this was asked last."""

@@ -33,11 +33,10 @@ def teller(config: pytest.Config) -> Callable[[str], None]:
 
 def _write(config: pytest.Config, line: str) -> None:
     reporter = cast("TerminalReporter | None", config.pluginmanager.getplugin("terminalreporter"))
-    if hasattr(config, "workerinput") or reporter is None:
-        sys.stderr.write(
-            f"{config.workerinput['workerid']}: {line}\n" if hasattr(config, "workerinput") else f"{line}\n"
-        )
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        sys.stderr.write(f"{worker['workerid']}: {line}\n")
         sys.stderr.flush()
-        return
-    reporter.ensure_newline()
-    reporter.write_line(line)
+    elif reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)

@@ -298,17 +298,6 @@ def default_cache_dir() -> Path:
     return Path(asked).expanduser() if asked else platformdirs.user_cache_path("pytest-embedvm")
 
 
-def qemu_identity(binary: Path, accelerator: str) -> str:
-    """Equal as long as BINARY's guests can go on where others of its guests were stopped; a few stat() calls to take.
-
-    With KVM the host counts too: its processor, its kernel, KVM's parameters.
-
-    :raise SystemFailure: when BINARY is missing or not executable.
-    """
-    known = [asdict(BinaryIdentity.of(binary)), asdict(_this_host()) if accelerator == "kvm" else None]
-    return hashlib.sha256(_dump(known)).hexdigest()
-
-
 @cache
 def _cache(directory: Path) -> ProbeCache:
     return ProbeCache(directory)

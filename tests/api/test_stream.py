@@ -24,7 +24,7 @@ def stream(conn: libvirt.virConnect, domain: libvirt.virDomain) -> libvirt.virSt
 
 def test_console(stream: libvirt.virStream, conn: libvirt.virConnect, driver: FakeDriver) -> None:
     assert stream.connect() is conn
-    assert driver.all[0].orders[-1] == ("open_console", None, 0)
+    assert driver.all[0].orders[-1] == ("open_console", None, False)
     assert stream.send(b"hello") == 5
     assert [stream.recv(2), stream.recv(100)] == [b"he", b"llo"]
     assert stream.finish() == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.constants import DomainConsoleFlags, DomainDestroyFlagsValues
+from pytest_embedvm.constants import DomainDestroyFlagsValues
 from pytest_embedvm.driver import console
 from pytest_embedvm.driver.console import BUFFER_BYTES, ConsoleLink
 from pytest_embedvm.driver.descriptors import listen_unix
@@ -100,7 +100,7 @@ async def test_of_a_machine(embed: OpenDriver, tmp_path: Path, alias: str | None
         await heard(link, b"x")
         with pytest.raises(OperationFailed, match="Active console session exists for this domain"):
             await machine.open_console(alias)
-        other = await machine.open_console(alias, DomainConsoleFlags.FORCE)
+        other = await machine.open_console(alias, force=True)
         assert await link.read(100) == b""
         await other.write(b"y")
         await heard(other, b"y")

@@ -28,22 +28,33 @@ def absent(_command: str) -> str:
     raise report(AgentUnresponsive("QEMU guest agent is not connected"))
 
 
+SERVED = (
+    "<domain><devices><serial type='pty'/><channel type='unix'>"
+    "<target type='virtio' name='org.embedvm.exec.0' state='connected'/></channel></devices></domain>"
+)
+
+
 class FakeStream:
-    """A console: what the test feeds is received."""
+    """A console: what the test feeds is received. Or a channel, to the socket `line`."""
 
     def __init__(self) -> None:
         self.fed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.sent = b""
+        self.line: socket.socket | None = None
 
-    def recv(self, _size: int) -> bytes:
-        return self.fed.get()
+    def recv(self, size: int) -> bytes:
+        return self.line.recv(size) if self.line else self.fed.get()
 
     def send(self, data: bytes) -> int:
+        if self.line:
+            return self.line.send(data)
         taken = data[:3]  # a stream may take less than all
         self.sent += taken
         return len(taken)
 
     def abort(self) -> int:
+        if self.line:
+            self.line.shutdown(socket.SHUT_RDWR)
         self.fed.put(b"")
         return 0
 
@@ -77,6 +88,8 @@ class FakeDomain:
         self.orders: list[str] = []
         self.obey: Callable[[str], object] = str
         self.commands: list[str] = []
+        #: The host's end of a channel, by what openChannel() is called.
+        self.line: Callable[[], socket.socket] | None = None
 
     def connect(self) -> FakeConnection:
         return self.connection
@@ -89,6 +102,12 @@ class FakeDomain:
 
     def openConsole(self, _device: str | None, stream: FakeStream, _flags: int) -> int:
         self.stream = stream
+        return 0
+
+    def openChannel(self, _name: str | None, stream: FakeStream, _flags: int) -> int:
+        if self.line is None:
+            raise report(InternalError("cannot find channel x"))
+        stream.line = self.line()
         return 0
 
     def isActive(self) -> int:

@@ -13,7 +13,8 @@ import pytest
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
-from tests.fakes.guest import FakeDomain, host_agent
+from tests.fakes.exec_server import host_server, served
+from tests.fakes.guest import SERVED, FakeDomain, host_agent
 
 Boot: TypeAlias = Callable[[str], VM]
 
@@ -35,12 +36,29 @@ def fake(domain: FakeDomain) -> Iterator[VM]:
 
 
 @pytest.fixture
-def hosted(domain: FakeDomain, tmp_path: Path) -> Iterator[VM]:
+def by_agent(domain: FakeDomain, tmp_path: Path) -> Iterator[VM]:
     """A VM on `domain` whose agent runs on this host."""
     home = tmp_path / "agent"
     home.mkdir()
     with host_agent(home) as domain.agent, vm_of(domain) as vm:
         yield vm
+
+
+@pytest.fixture
+def by_channel(domain: FakeDomain, tmp_path: Path) -> Iterator[VM]:
+    """A VM on `domain` whose agent and server for commands run on this host."""
+    home = tmp_path / "agent"
+    home.mkdir()
+    domain.xml = SERVED
+    with host_agent(home) as domain.agent, served(host_server(home)) as domain.line, vm_of(domain) as vm:
+        yield vm
+
+
+@pytest.fixture(params=["by_agent", "by_channel"])
+def hosted(request: pytest.FixtureRequest) -> VM:
+    """Either of them: what is promised is the same."""
+    vm: VM = request.getfixturevalue(request.param)
+    return vm
 
 
 @pytest.fixture(scope="session")

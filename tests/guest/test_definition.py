@@ -24,14 +24,14 @@ def test_the_built_in_guest() -> None:
     ]
     kinds = [device.tag for device in root.findall("devices/*")]
     assert kinds == [
-        *("disk", "interface", "controller", "serial", "channel", "memballoon", "rng", *["controller"] * 3)
+        *("disk", "interface", "controller", "serial", *["channel"] * 2, "memballoon", "rng", *["controller"] * 3)
     ]
 
 
 def test_without_the_rest() -> None:
     root = ET.fromstring(domain_xml("g", network="none"))
     kinds = [device.tag for device in root.findall("devices/*")]
-    assert kinds == ["controller", "serial", "channel", "memballoon", "rng", *["controller"] * 3]
+    assert kinds == ["controller", "serial", "channel", "channel", "memballoon", "rng", *["controller"] * 3]
     assert root.find("cpu") is None
     assert root.find("os/kernel") is None
 

@@ -26,7 +26,7 @@ def next_run(domain: FakeDomain) -> FakeDomain:
 
 
 def follow(vm: VM, run: FakeDomain, note: str = "reset") -> None:
-    vm.follow(cast("libvirt.virDomain", run), note)
+    vm._follow(cast("libvirt.virDomain", run), note)
 
 
 def test_the_transcript_goes_on(fake: VM, domain: FakeDomain) -> None:

@@ -1,4 +1,4 @@
-"""Commands, by a real guest agent that runs on this host."""
+"""Commands, by a real guest agent and the guest's own server, which run on this host."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from pytest_embedvm.guest import VM, CommandFailed, CommandTimeout, GuestError, 
 from tests.fakes.guest import FakeDomain
 
 
-def test_a_script(hosted: VM, domain: FakeDomain) -> None:
+def test_a_script(hosted: VM) -> None:
     script = "echo out; echo é >&2; exit 0"
     assert hosted.run(script) == RunResult(("/bin/sh", "-c", script), 0, b"out\n", "é\n".encode())
+
+
+def test_the_agent_is_asked(by_agent: VM, domain: FakeDomain) -> None:
+    by_agent.run("true")
     assert domain.commands[0] == "guest-exec"
     assert set(domain.commands[1:]) == {"guest-exec-status"}
+
+
+def test_the_agent_is_not_asked_where_there_is_a_channel(by_channel: VM, domain: FakeDomain) -> None:
+    by_channel.run("true")
+    assert domain.commands == []
 
 
 def test_words_are_not_split_or_expanded(hosted: VM) -> None:

@@ -12,6 +12,12 @@ from urllib.parse import quote
 import pytest
 
 from pytest_embedvm import libvirt
+from pytest_embedvm.errors import ConfigUnsupported, OperationUnsupported
+from pytest_embedvm.guest.image.build import build_guest
+from pytest_embedvm.guest.image.depmod import write_tables
+from pytest_embedvm.guest.image.packages import fetch
+from pytest_embedvm.plugin.markers import DomainArguments
+from pytest_embedvm.qemu.cache import default_cache_dir
 
 PAUSED = libvirt.VIR_DOMAIN_START_PAUSED
 Open = Callable[..., libvirt.virConnect]
@@ -24,6 +30,24 @@ def _probe_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBEDVM_CACHE_DIR", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "probe"))
         yield
+
+
+@pytest.fixture(scope="session")
+def full_kernel() -> DomainArguments:
+    """The built-in guest with the distribution's full kernel: Debian's cloud kernel has no 9p."""
+    try:
+        tree = fetch("linux-image-amd64", default_cache_dir() / "packages")
+    except OperationUnsupported as error:
+        pytest.skip(error.message)
+    kernel = next(tree.glob("boot/vmlinuz-*"))
+    modules = next(tree.glob("**/lib/modules/*"))
+    if not (modules / "modules.dep").exists():
+        write_tables(modules)
+    try:
+        guest = build_guest(default_cache_dir(), kernel=kernel, modules=modules)
+    except ConfigUnsupported as error:
+        pytest.skip(error.message)
+    return DomainArguments(kernel=guest.kernel, initrd=guest.initrd, cmdline=guest.cmdline, network="none")
 
 
 def uri(root: Path) -> str:

@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.errors import ConfigUnsupported, OperationUnsupported
 from pytest_embedvm.guest import VM
-from pytest_embedvm.guest.image.build import build_guest
-from pytest_embedvm.guest.image.depmod import write_tables
-from pytest_embedvm.guest.image.packages import fetch
 from pytest_embedvm.libvirt import libvirtError, virConnect
 from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.session import Machines
-from pytest_embedvm.qemu.cache import default_cache_dir
 
 SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 VIRTIOFSD = [Path(path) for path in ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")]
@@ -72,24 +67,6 @@ def test_a_virtiofsd_that_ends_at_once_says_why(
     xml = embedvm_machines.domain_xml(embedvm_domain_args).replace("<os>", f"{SHARED}<os>", 1)
     with pytest.raises(libvirtError, match=r"virtiofsd of fs0(?: has failed|'): [^;]*none"):
         embedvm_conn.createXML(xml.replace("</devices>", f"{device}</devices>"), 0)
-
-
-@pytest.fixture(scope="session")
-def full_kernel() -> DomainArguments:
-    """The built-in guest with the distribution's full kernel: Debian's cloud kernel has no 9p."""
-    try:
-        tree = fetch("linux-image-amd64", default_cache_dir() / "packages")
-    except OperationUnsupported as error:
-        pytest.skip(error.message)
-    kernel = next(tree.glob("boot/vmlinuz-*"))
-    modules = next(tree.glob("**/lib/modules/*"))
-    if not (modules / "modules.dep").exists():
-        write_tables(modules)
-    try:
-        guest = build_guest(default_cache_dir(), kernel=kernel, modules=modules)
-    except ConfigUnsupported as error:
-        pytest.skip(error.message)
-    return DomainArguments(kernel=guest.kernel, initrd=guest.initrd, cmdline=guest.cmdline, network="none")
 
 
 @pytest.mark.embedvm(network="none")

@@ -76,6 +76,17 @@ def test_each_gets_its_own_and_gets_it_again(server: Server) -> None:
     assert [lease(server, mac) for mac in macs] == first
 
 
+def test_who_starts_anew_has_no_lease_and_gets_the_same_again(server: Server) -> None:
+    first = lease(server)
+    server.end(MAC)
+    server.end(b"RT\0\0\0\2")  # who never had one
+    assert server.leases(0) == []
+    assert lease(server) == first
+    server.end(MAC)
+    assert lease(server, b"RT\0\0\0\2") == first  # nobody waits for it
+    assert lease(server) != first
+
+
 def test_the_range_can_be_full(server: Server) -> None:
     for number in range(11):
         lease(server, b"RT\0\0\0" + bytes((number,)))

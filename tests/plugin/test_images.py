@@ -222,3 +222,49 @@ def test_a_machine_prepares_a_disk_and_others_read_it(pytester: pytest.Pytester)
     pytester.runpytest_subprocess("--embedvm", "--embedvm-cache-dir", str(pytester.path / "c")).assert_outcomes(
         passed=2
     )
+
+
+TWO = """
+import pytest
+
+@pytest.fixture(scope="session")
+def embedvm_images(embedvm_images):
+    for name in ("one", "two"):
+        @embedvm_images.register(name, version=name)
+        def make(build):
+            build.image.write_bytes(bytes([1]) * (1 << 20))
+
+    return embedvm_images
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "ini", "left"), [((), "", 2), (("--embedvm-cache-size", "1.5M"), "", 1), ((), "1.5 MiB", 1)]
+)
+def test_the_cache_has_a_size(pytester: pytest.Pytester, words: tuple[str, ...], ini: str, left: int) -> None:
+    """What the run holds stays; a later one removes what was not used for longest."""
+    cache = pytester.path / "cache"
+    pytester.makeconftest(TWO)
+    pytester.makepyfile("def test_it(embedvm_images): assert embedvm_images['one'] and embedvm_images['two']")
+    pytester.makeini(f"[pytest]\nembedvm_cache_size = {ini}\n")
+    run(pytester, cache, *words).assert_outcomes(passed=1)
+    assert len(list(cache.glob("images/*/disk"))) == 2
+    pytester.makepyfile("def test_it(embedvm_images): assert embedvm_images['two']")
+    run(pytester, cache, *words).assert_outcomes(passed=1)
+    assert len(list(cache.glob("images/*/disk"))) == left
+
+
+@pytest.mark.parametrize(("words", "ini"), [(("--embedvm-cache-size", "big"), "1G"), ((), "big")])
+def test_a_size_that_is_none_stops_the_session(pytester: pytest.Pytester, words: tuple[str, ...], ini: str) -> None:
+    pytester.makeini(f"[pytest]\nembedvm_cache_size = {ini}\n")
+    result = pytester.runpytest("--embedvm", *words)
+    result.stderr.fnmatch_lines(["ERROR: embedvm_cache_size=big: *'big' is no size; write 500M, 4G or 1.5GiB"])
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_for_the_run(pytester: pytest.Pytester, cache: Path) -> None:
+    cache.mkdir()
+    (cache / "images").write_text("no directory")
+    result = run(pytester, cache, "-n", "2", "--dist", "each", "-W", "default")
+    result.assert_outcomes(passed=2, warnings=2)
+    result.stdout.fnmatch_lines([f"*the cache {cache}/images cannot be written (*): images are made for this run only"])
+    assert calls(pytester) == 1, "the workers of a run share what they make"

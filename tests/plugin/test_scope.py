@@ -95,7 +95,7 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
             assert identity(vm) == SEEN["identity"] and embedvm_root == SEEN["root"]
             assert is_clean(vm)
             assert vm.wait_until(vm.addresses, timeout=60) == SEEN["address"]
-            assert vm.run("ping -c 1 -W 20 192.168.122.1").returncode == 0
+            vm.wait_until(lambda: vm.run("ping -c 1 -W 20 192.168.122.1", check=False).returncode == 0, timeout=60)
             assert "poison" not in vm.console.text
             ENDINGS[ending](vm)
 
@@ -128,7 +128,7 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
         """
     )
     result = pytester.runpytest_subprocess("--embedvm", "-v")
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
     assert not [*environments(str(pytester.path))]
     assert not [path for path in pytester.path.rglob("embedvm-module*") if path.is_dir()]
 

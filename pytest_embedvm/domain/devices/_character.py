@@ -34,6 +34,8 @@ class CharacterDevice(Device):
 
     #: When openConsole() looks at devices of this kind; None for never.
     console_turn: ClassVar[int | None] = None
+    #: Whether openChannel() looks at devices of this kind.
+    is_channel: ClassVar[bool] = False
 
     chardev: Annotated[Chardev, At(".")]
 
@@ -45,6 +47,11 @@ class CharacterDevice(Device):
 
     def forget_live(self) -> None:
         self.chardev.forget_live()
+
+    @property
+    def name(self) -> str | None:
+        """The port's name in the guest, if it has one."""
+        return None
 
     @property
     def kind_name(self) -> str:

@@ -44,6 +44,7 @@ class Target:
 @dataclass(kw_only=True)
 class Channel(CharacterDevice):
     alias_prefix: ClassVar[str] = "channel"
+    is_channel: ClassVar[bool] = True
 
     chardev: Annotated[Chardev, At(".")]
     target: Target | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from pytest_embedvm.network import frames
 from pytest_embedvm.qemu.agent import check_reply
 
 if TYPE_CHECKING:
+    from pytest_embedvm.domain.model import Domain
     from pytest_embedvm.driver.machine import Machine
     from pytest_embedvm.driver.network.live import LiveNetwork
     from pytest_embedvm.driver.running import Running
@@ -54,6 +55,14 @@ async def addresses(machine: Machine, source: Source) -> list[Addressed]:
     if source is Source.LEASE:
         told += [found for card in cards if card.bridge for found in await _on_the_hosts(machine, card)]
     return told
+
+
+def forget(domain: Domain, networks: Iterable[LiveNetwork]) -> None:
+    """Have NETWORKS know no address of the guest of DOMAIN, which starts anew; it is given the same again."""
+    macs = [str(device.mac) for device in domain.devices.all if isinstance(device, Interface) and device.mac]
+    for segment in filter(None, (network.segment for network in networks)):
+        for mac in macs:
+            segment.gateway.forget(mac)
 
 
 def _on_network(card: Interface, networks: Mapping[str, LiveNetwork], *, heard: bool) -> Iterator[Addressed]:

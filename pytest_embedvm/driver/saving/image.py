@@ -46,11 +46,12 @@ class Image:
 
 
 @contextmanager
-def created(path: Path, header: Header) -> Iterator[int]:
+def created(path: Path, header: Header, *, sync: bool = True) -> Iterator[int]:
     """A descriptor that stands where the data of a new image at PATH goes; the image is complete when the block ends.
 
     What is there is overwritten. A failure leaves no file.
 
+    :param sync: False for what need not survive a power failure.
     :raise SystemFailure: when it cannot be written.
     """
     text = _spell(header)
@@ -61,7 +62,8 @@ def created(path: Path, header: Header) -> Iterator[int]:
         os.write(descriptor, _FIXED.pack(PARTIAL, VERSION, begin, len(text)) + text)
         os.lseek(descriptor, begin, os.SEEK_SET)
         yield descriptor
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
         os.pwrite(descriptor, MAGIC, 0)
     except BaseException:
         path.unlink(missing_ok=True)

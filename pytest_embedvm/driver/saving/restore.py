@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +102,8 @@ async def _domain(driver: Driver, image: Image, xml: str | None) -> Completed:
 async def _load(
     machine: Machine, client: Client | None, image: Image, domain: Completed, flags: int, *, paused: bool
 ) -> None:
+    if domain.genid is not None:
+        domain.genid.renew(machine.driver.host.new_uuid)
     await machine.bring_up(domain, flags, client, wait=True, adaptation=Arriving())
     running = machine.running
     if running is None:  # it ended between its start and now
@@ -111,9 +112,7 @@ async def _load(
         await _read(machine, running, image)
         await _go_on(machine, running, paused=paused)
     except BaseException:
-        running.ending = state.NOT_ARRIVED
-        running.process.send_signal(signal.SIGKILL)
-        await running.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(running, state.NOT_ARRIVED)
         raise
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,9 +81,7 @@ async def _save(machine: Machine, qemu: Running | None, path: Path, xml: str | N
     text = definition.format(migratable(saved, driver.host), inactive=True)
     with save_image.created(path, Header(text, runs, format_)) as descriptor:
         stats = await ToFile(machine, qemu, SAVE).run(format_, descriptor)
-    qemu.ending = state.SAVED
-    qemu.process.send_signal(signal.SIGKILL)
-    await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
+    await stop.end(qemu, state.SAVED)
     machine.emit(JobCompleted(stats))
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
@@ -136,40 +135,39 @@ async def freeze(machine: Machine, folder: Path) -> Template:
             raise OperationInvalid(f"domain '{machine.name}' was not started to be the template in '{folder}'")
         _require_clonable(live)
         await _write(machine, qemu, live, template)
-        qemu.ending = state.SAVED
-        qemu.process.send_signal(signal.SIGKILL)
-        await qemu.wait_ended(stop.FORCED_TIMEOUT_S)
+        await stop.end(qemu, state.SAVED)
     return template
 
 
 def _is_memory_of(qemu: Running, template: Template) -> bool:
-    objects = (word for word in qemu.argv if word.startswith('{"qom-type":"memory-backend-file"'))
-    return any(json.loads(word)["mem-path"] == str(template.ram) for word in objects)
+    """Whether QEMU writes its guest's memory to TEMPLATE's file; a clone has it, too, and does not."""
+    objects = (json.loads(word) for word in qemu.argv if word.startswith('{"qom-type":"memory-backend-file"'))
+    return any(memory["mem-path"] == str(template.ram) and memory["share"] for memory in objects)
 
 
 async def _write(machine: Machine, qemu: Running, live: Completed, template: Template) -> None:
     job = ToFile(machine, qemu, FREEZE, ignore_shared=True)
-    try:
-        with _new(template.state) as descriptor:
+    with _new(template.state) as descriptor:
+        try:
             await job.run("raw", descriptor)
+        except CommandError as error:
+            raise OperationFailed(f"the guest cannot be made a template: {error.description}") from error
         async with job.paused():
             await _write_domain(machine.driver, live, template)
-    except BaseException as error:
-        for half in (template.state, template.nvram):
-            half.unlink(missing_ok=True)
-        if isinstance(error, CommandError):
-            raise OperationFailed(f"the guest cannot be made a template: {error.description}") from error
-        raise
 
 
 @contextlib.contextmanager
 def _new(path: Path) -> Iterator[int]:
+    """The new file PATH, gone again if the block fails."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
         raise SystemFailure(f"Failed to create file '{path}': {error.strerror}") from error
     try:
         yield descriptor
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
 
@@ -178,6 +176,7 @@ async def _write_domain(driver: Driver, live: Completed, template: Template) -> 
     """Write what was LIVE; with that the TEMPLATE is whole."""
     try:
         if live.os.nvram is not None and live.os.nvram.path is not None:
+            template.nvram.unlink(missing_ok=True)  # of an attempt that failed
             await asyncio.to_thread(copy_sparse, Path(live.os.nvram.path), template.nvram)
         text = definition.format(migratable(live, driver.host), inactive=True)
         write_atomically(template.xml, text.encode(), sync=False)

@@ -9,6 +9,7 @@ from typing import Final
 from pytest_embedvm.guest.image import syscalls
 from pytest_embedvm.guest.image.initramfs import Archive
 from pytest_embedvm.guest.image.modules import Modules
+from pytest_embedvm.guest.image.native import programs
 from pytest_embedvm.guest.image.programs import Program
 
 #: The guest's own scripts and tables, as they lie in its root; a file that begins as a script may be run.
@@ -38,6 +39,8 @@ def assemble(busybox: Program, names: list[str], agent: Program, release: str, m
     _add_programs(archive, busybox, names, agent)
     for path, data in modules.files.items():
         archive.file(f"lib/modules/{release}/{path}", data)
+    for path, data in programs(arch):
+        archive.file(path, data, 0o755)
     for source in scripts():
         data = source.read_bytes()
         archive.file(str(source.relative_to(ROOT)), data, 0o755 if data.startswith(b"#!") else 0o644)

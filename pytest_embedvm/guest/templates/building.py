@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -11,6 +12,7 @@ from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import network, renewal
 from pytest_embedvm.guest.errors import CannotClone, CannotRestore, GuestError
 from pytest_embedvm.guest.templates.origin import Origin
+from pytest_embedvm.guest.templates.settling import settle
 from pytest_embedvm.guest.vm import READY_TIMEOUT_S, VM, Show
 from pytest_embedvm.guest.wait import if_connected
 
@@ -56,9 +58,39 @@ def build(
         if prepare is not None:
             prepare(vm)
         with _no_template():
-            vm.run("true")  # what the first command reads and maps is in the template's memory, then
-            (folder / CONSOLE).write_bytes(vm.console.data)
-            embed.freeze(domain, folder)
+            _freeze(vm, folder)
+
+
+def extend(
+    connection: libvirt.virConnect,
+    base: Path,
+    folder: Path,
+    name: str,
+    *,
+    prepare: Callable[[VM], object],
+    show: Show | None = None,
+) -> None:
+    """Make another template, in FOLDER, of the one in BASE, which has to stay: a VM called NAME goes on from there.
+
+    :raise CannotRestore: when it does not go on.
+    :raise CannotClone: when it cannot become a template; and what PREPARE raises.
+    """
+    with _restoring(base):
+        domain = embed.template_from(connection, base, folder, name, _FLAGS)
+    with VM(domain, show=show, history=_console(base)) as vm:
+        with _restoring(base):
+            domain.resume()
+            renewal.renew(vm)
+        prepare(vm)
+        with _no_template():
+            _freeze(vm, folder)
+
+
+def _freeze(vm: VM, folder: Path) -> None:
+    vm.run("true")  # what a command reads and maps is in the template's memory, then
+    settle(vm)
+    (folder / CONSOLE).write_bytes(vm.console.data)
+    embed.freeze(vm.domain, folder)
 
 
 @contextlib.contextmanager
@@ -97,7 +129,8 @@ def clone_vm(
         for card in network.cards(domain) if capture else ():
             vm.capture(card.mac)
         domain.resume()
-        renewal.renew(vm, hostname=name)
+        lacks = renewal.renew(vm).lacks
+        vm.origin = dataclasses.replace(origin, reason="; ".join(lacks) or None)
         undo.pop_all()
     return vm
 

@@ -25,6 +25,7 @@ NOTED_BYTES: Final = 1 << 20
 #: A file that was written so short a time ago may be written again without looking different.
 SETTLED_NS: Final = 2_000_000_000
 
+_NOTES: Final = "hashes"
 _BLOCK: Final = 1 << 18
 _ZEROS: Final = bytes(_BLOCK)
 #: Where a qcow2 header says where its backing file's name is, and how long that is.
@@ -166,7 +167,7 @@ def _next_data(file: BinaryIO, position: int, size: int) -> int:
 
 def _note_of(path: Path) -> Path:
     name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
-    return default_cache_dir() / "hashes" / name
+    return default_cache_dir() / _NOTES / name
 
 
 def _noted(path: Path, looks: _Looks) -> tuple[_Looks, str] | None:
@@ -186,3 +187,11 @@ def _note(path: Path, looks: _Looks, digest: str) -> None:
     with suppress(OSError):  # it is only read again
         make_private_directory(note.parent)
         write_atomically(note, " ".join([*map(str, looks), digest]).encode("ascii"), sync=False)
+
+
+def forget_digests(cache_dir: Path, before: float) -> None:
+    """Remove from CACHE_DIR what was noted before a time, in seconds since 1970: the file may be gone."""
+    with suppress(OSError):
+        for note in (cache_dir / _NOTES).iterdir():
+            if note.stat().st_mtime < before:
+                note.unlink(missing_ok=True)

@@ -116,11 +116,9 @@ def seal(directory: Path, title: str, run: str | None, cache_dir: Path) -> None:
 
 
 def unseal(directory: Path) -> None:
-    """Let nobody take DIRECTORY any more; who has it already keeps it.
-
-    :raise OSError: when it cannot be written.
-    """
-    (directory / _MANIFEST).unlink(missing_ok=True)
+    """Let nobody take DIRECTORY any more, if it can be written; who has it already keeps it."""
+    with suppress(OSError):
+        (directory / _MANIFEST).unlink()
 
 
 def take(directory: Path, *, run: str | None = None) -> bool:
@@ -128,12 +126,10 @@ def take(directory: Path, *, run: str | None = None) -> bool:
 
     :param run: take only what was made anew in this run.
     """
-    if not hold_directory(directory):
-        return False
     manifest = _Manifest.of(directory)
     if manifest is None or not _is_as_noted(directory, manifest) or (run is not None and manifest.run != run):
-        return False
-    return all(take(below) for below in manifest.stands_on)
+        return False  # and not held: it is to go
+    return hold_directory(directory) and all(take(below) for below in manifest.stands_on)
 
 
 def is_whole(directory: Path) -> bool:

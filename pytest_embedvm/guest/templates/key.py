@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from pytest_embedvm import __version__
-from pytest_embedvm.guest.templates.contents import image_digest, tree_digests
+from pytest_embedvm.guest.templates.contents import file_digest, image_digest, tree_digests
 from pytest_embedvm.guest.templates.source import source_of
+from pytest_embedvm.qemu.cache import HostIdentity
 from pytest_embedvm.xml.document import Element, parse
 
 #: To be raised when the same key is to mean something else.
@@ -45,7 +46,7 @@ def template_key(
 
     :param files: that the domain names, as `named_files` finds them; they count by their content, with all that
         images stand on, and not by their paths.
-    :param capabilities: which QEMU it is: `pytest_embedvm.qemu.cache.qemu_identity()`.
+    :param capabilities: which QEMU it is: `qemu_identity()`.
     :param cpu: the model that was asked for.
     :param prepare: what is done in the guest; `pytest_embedvm.guest.templates.source.source_of` says what of it counts.
     :param inputs: files and directories that PREPARE uses, by their content.
@@ -69,6 +70,22 @@ def template_key(
     return digest.hexdigest()[:16]
 
 
+def qemu_identity(binary: Path, accelerator: str) -> str:
+    """Equal as long as guests of the QEMU BINARY can go on where others of its guests were stopped.
+
+    That is its build, by its content: a cache may be carried to another machine that has the same. With KVM the host
+    counts too: its processor, its kernel, KVM's parameters.
+
+    :raise OSError: when BINARY cannot be read.
+    """
+    return repr((file_digest(binary), _this_host() if accelerator == "kvm" else None))
+
+
+@cache
+def _this_host() -> HostIdentity:
+    return HostIdentity.of()
+
+
 def named_files(domain: str) -> list[Path]:
     """The files and block devices that the XML DOMAIN names anywhere, and that are there.
 
@@ -80,8 +97,13 @@ def named_files(domain: str) -> list[Path]:
 
 
 def _words(element: Element) -> Iterator[str]:
-    yield (element.text or "").strip()
+    yield _text(element)
     yield from map(str, element.attrib.values())
+
+
+def _text(element: Element) -> str:
+    """The text directly in ELEMENT, whatever comments stand in it."""
+    return "".join((piece or "").strip() for piece in (element.text, *(child.tail for child in element)))
 
 
 def _described(domain: Element, digests: Mapping[str, str]) -> object:
@@ -95,14 +117,13 @@ def _described(domain: Element, digests: Mapping[str, str]) -> object:
 
 
 def _plain(element: Element, digests: Mapping[str, str]) -> object:
-    def content(word: str | None) -> str:
-        word = (word or "").strip()
+    def content(word: str) -> str:
         digest = digests.get(os.path.normpath(word)) if word.startswith("/") else None
         return f"content {digest}" if digest else word
 
     attributes = sorted((str(name), content(str(value))) for name, value in element.attrib.items())
-    children = [(_plain(child, digests), (child.tail or "").strip()) for child in element.iterchildren("*")]
-    return element.tag, attributes, content(element.text), children
+    children = [_plain(child, digests) for child in element.iterchildren("*")]
+    return element.tag, attributes, content(_text(element)), children
 
 
 def _home(prepare: Callable[..., object]) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Origin:
-    """`kind` is "clone" or "cold"; `reason` says why it is not the other one, where somebody may ask.
+    """`kind` is "clone" or "cold". `reason` says why a VM booted, where somebody may ask, or what a clone lacks.
 
     `template` names the template of a clone; `pooled` tells that the clone was there before it was asked for.
     """

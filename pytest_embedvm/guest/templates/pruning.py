@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from pytest_embedvm.files import HALF, PRIVATE_FILE
 from pytest_embedvm.guest.image.hold import remove_unheld
+from pytest_embedvm.guest.templates.contents import forget_digests
 from pytest_embedvm.guest.templates.entry import KINDS, Entry, entries
 
 #: How many days something stays that nobody uses.
@@ -25,9 +26,10 @@ def prune(cache_dir: Path, limit: int | None) -> None:
     made goes, and what killed processes had half made.
     """
     _sweep(cache_dir)
+    before = time.time() - KEPT_DAYS * 86400
+    forget_digests(cache_dir, before)
     found = entries(cache_dir)
     size = sum(entry.size for entry in found)
-    before = time.time() - KEPT_DAYS * 86400
     for entry in _from_the_top(found):
         too_much = limit is not None and size > limit
         if (too_much or entry.last_used < before or not entry.whole) and _remove(entry, found):

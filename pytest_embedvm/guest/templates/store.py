@@ -61,7 +61,7 @@ class Store:
 
         :param title: what it is, for people.
         :param anew: the name of a run for which it is to be made anew, by the first of its processes that comes.
-        :param progress: told, again and again, what is waited for.
+        :param progress: told for whom is waited, again and again; when it is made here, MAKE can tell.
         :raise SystemFailure: when the disk is full, or the cache cannot be written and there is nothing `instead`.
         :raise OperationTimeout: when another process has been making it for an hour.
         """
@@ -85,10 +85,11 @@ class Store:
 
         :param directory: what `get` returned; nothing happens if another process has made another one since.
         """
-        for found in self._generations(self._folder, key):
-            if directory is None or found == directory:
-                unseal(found)
-                remove_unheld(found)
+        for folder in filter(None, (self._folder, self._instead)):
+            for found in self._generations(folder, key):
+                if directory is None or found == directory:
+                    unseal(found)
+                    remove_unheld(found)
 
     def entries(self) -> list[Entry]:
         """All that is there, the one used last first."""
@@ -183,4 +184,4 @@ def _warn(folder: Path, why: str) -> None:
     """Say so, once in the life of this process."""
     if folder not in _warned:
         _warned.add(folder)
-        warnings.warn(f"the cache {folder} cannot be written {why}", stacklevel=5)
+        warnings.warn(f"the cache {folder} cannot be written {why}", stacklevel=4)

@@ -30,10 +30,10 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log.write_text("")
     real = build.assemble
 
-    def assemble(*arguments: object, **named: object) -> bytes:
+    def assemble(*arguments: object, **more: object) -> bytes:
         with log.open("a") as file:
             file.write("built\n")
-        return real(*arguments, **named)  # type: ignore[arg-type]
+        return real(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "assemble", assemble)
     return log
