@@ -17,6 +17,7 @@ from pytest_embedvm.domain.sections.clock import Clock
 from pytest_embedvm.domain.sections.commandline import NAMESPACE, Commandline
 from pytest_embedvm.domain.sections.cpu import Cpu
 from pytest_embedvm.domain.sections.features import Features
+from pytest_embedvm.domain.sections.genid import GenerationId
 from pytest_embedvm.domain.sections.memory import MemoryBacking, Vcpu
 from pytest_embedvm.domain.sections.power import Action, CrashAction, PowerManagement
 from pytest_embedvm.domain.sections.seclabel import Seclabel
@@ -63,6 +64,7 @@ class Domain:
     id: int | None = None
     name: Annotated[str, At("name")] = ""
     uuid: Annotated[uuids.UUID | None, At("uuid"), _Uuid()] = None
+    genid: GenerationId | None = None
     title: Annotated[str | None, At("title")] = None
     description: Annotated[str | None, At("description")] = None
     metadata: Annotated[Any, Kept()] = None
@@ -85,7 +87,7 @@ class Domain:
     @property
     def sections(self) -> list[Section]:
         """Every section that is there, in the order of QEMU's command line; the user's own words come last of all."""
-        present = (self.memory_backing, self.vcpu, self.clock, self.features, self.pm, self.cpu, self.os)
+        present = (self.genid, self.memory_backing, self.vcpu, self.clock, self.features, self.pm, self.cpu, self.os)
         return [section for section in (*present, *self.seclabels) if section is not None]
 
     def controller(self, kind: str, index: int) -> Controller:

@@ -9,7 +9,8 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import IO, Final
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.agent import AFTERMATH_S
@@ -37,6 +38,13 @@ class _Gone(Exception):
     """The server, or the link to it."""
 
 
+@dataclass(frozen=True)
+class _Awaited:
+    what: str
+    deadline: Deadline
+    sink: IO[bytes] | None
+
+
 class ExecChannel:
     """The exec channel of one guest: one command at a time."""
 
@@ -49,9 +57,17 @@ class ExecChannel:
         self._has_port: bool | None = None
         self._not_before = 0.0
 
-    def run(self, words: Sequence[str], data: bytes | None, awaited: str, deadline: Deadline) -> Outcome | None:
+    def run(
+        self,
+        words: Sequence[str],
+        data: bytes | None,
+        awaited: str,
+        deadline: Deadline,
+        sink: IO[bytes] | None = None,
+    ) -> Outcome | None:
         """Run the command WORDS with the input DATA; None when the channel is in use or not served, or not there.
 
+        :param sink: where its standard output goes as it comes, however much that is.
         :raise GuestStopped: as soon as the guest is dead or was reset.
         :raise WaitTimeout: when the guest does not take the command in time.
         :raise AgentAbsent: when the server goes away meanwhile.
@@ -60,9 +76,24 @@ class ExecChannel:
             return None
         try:
             link = self._ready(deadline)
-            return None if link is None else self._converse(link, words, data, awaited, deadline)
+            return None if link is None else self._converse(link, words, data, _Awaited(awaited, deadline, sink))
         finally:
             self._turn.release()
+
+    def is_ready(self, deadline: Deadline) -> bool:
+        """Whether a command that is run now would go this way."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._ready(deadline) is not None
+        finally:
+            self._turn.release()
+
+    def follow(self, domain: libvirt.virDomain) -> None:
+        """Go on with DOMAIN, a new run of it."""
+        self.close()
+        self._domain = domain
+        self._not_before = 0.0
 
     def close(self) -> None:
         """Hang up."""
@@ -125,49 +156,52 @@ class ExecChannel:
         else:
             self._watch.call(awaited, lambda: link.send(data), deadline)
 
-    def _converse(
-        self, link: Link, words: Sequence[str], data: bytes | None, awaited: str, deadline: Deadline
-    ) -> Outcome:
+    def _converse(self, link: Link, words: Sequence[str], data: bytes | None, awaited: _Awaited) -> Outcome:
         number = next(self._numbers) & 0xFFFFFFFF
         text = b"".join(word.encode() + b"\0" for word in words)
-        order = pieces(Kind.WORDS, number, text) + pieces(Kind.INPUT, number, data or b"")
-        link.begin(number)
+        order = pieces(Kind.WORDS, number, text) + pieces(Kind.INPUT, number, data or b"") + frame(Kind.RUN, number)
+        link.begin(number, streamed=awaited.sink is not None)
         try:
-            self._send(link, order + frame(Kind.RUN, number), awaited, deadline)
-            return link.outcome(self._awaited_end(link, number, awaited, deadline))
+            self._send(link, order, awaited.what, awaited.deadline)
+            return link.outcome(self._awaited_end(link, number, awaited))
         except (libvirt.libvirtError, _Gone) as error:
-            self._explain(link, awaited, deadline)
+            self._explain(link, awaited)
             raise AgentAbsent("exec", "the guest's server for commands went away") from error
         finally:
             link.end()
 
-    def _explain(self, link: Link, awaited: str, deadline: Deadline) -> None:
+    def _explain(self, link: Link, awaited: _Awaited) -> None:
         """:raise GuestStopped: when the link has ended because the guest did."""
         reason = self._watch.reason_of_end()
         if reason is not None:
-            raise self._watch.gone(awaited, reason)
-        self._watch.refuse_if_gone(awaited, link.resets, min(AFTERMATH_S, deadline.remaining))
+            raise self._watch.gone(awaited.what, reason)
+        self._watch.refuse_if_gone(awaited.what, link.resets, min(AFTERMATH_S, awaited.deadline.remaining))
 
-    def _awaited_end(self, link: Link, number: int, awaited: str, deadline: Deadline) -> WaitTimeout | None:
+    def _awaited_end(self, link: Link, number: int, awaited: _Awaited) -> WaitTimeout | None:
         """Wait for the command's end; if that does not come in time, kill it, and return that."""
         try:
-            self._await_end(link, awaited, deadline)
+            self._await_end(link, awaited)
         except WaitTimeout as timeout:
             link.send(frame(Kind.KILL, number))
             # A descendant that is nobody's child any more may hold its outputs open.
             with contextlib.suppress(WaitTimeout):
-                self._await_end(link, awaited, Deadline(KILL_TIMEOUT_S))
+                self._await_end(link, replace(awaited, deadline=Deadline(KILL_TIMEOUT_S)))
             return timeout
         return None
 
-    def _await_end(self, link: Link, awaited: str, deadline: Deadline) -> None:
+    def _await_end(self, link: Link, awaited: _Awaited) -> None:
         def look() -> bool | None:
-            if link.ended:
+            if link.ended or (awaited.sink is not None and link.has_output):
                 return True
             if self._watch.resets != link.resets:
-                raise self._watch.gone(awaited, "was reset")
+                raise self._watch.gone(awaited.what, "was reset")
             if not link.in_step and self._watch.dead() is None:
                 raise _Gone
             return None
 
-        self._watch.until(awaited, look, deadline)
+        ended = False
+        while not ended:
+            self._watch.until(awaited.what, look, awaited.deadline)
+            ended = link.ended
+            if awaited.sink is not None:
+                awaited.sink.write(link.take())

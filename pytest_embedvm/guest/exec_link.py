@@ -37,26 +37,30 @@ class Outcome:
 
 
 class _Output:
+    """What has come and was not taken away."""
+
     def __init__(self) -> None:
         self.data = bytearray()
         self.truncated = False
 
-    def take(self, data: bytes) -> None:
+    def add(self, data: bytes) -> None:
         room = OUTPUT_BYTES - len(self.data)
         self.truncated |= len(data) > room
         self.data += data[:room]
 
 
 class _Command:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, streamed: bool) -> None:
         self.number = number
+        #: Whether somebody takes away what it writes, as it comes.
+        self.streamed = streamed
         self.outputs = {Kind.STDOUT: _Output(), Kind.STDERR: _Output()}
         #: Its return code, or why it could not be started, by the kind of the frame that said so.
         self.end: dict[Kind, int] = {}
 
     def take(self, frame: Frame) -> None:
         if frame.kind in self.outputs:
-            self.outputs[frame.kind].take(frame.data)
+            self.outputs[frame.kind].add(frame.data)
         elif frame.kind is Kind.FAILED:
             self.end[Kind.FAILED] = frame.value
         elif frame.kind is Kind.EXITED:
@@ -64,6 +68,10 @@ class _Command:
                 self.end[Kind.EXITED] = os.waitstatus_to_exitcode(frame.value)
             except ValueError:
                 raise Garbled from None
+
+    @property
+    def is_full(self) -> bool:
+        return self.streamed and len(self.outputs[Kind.STDOUT].data) > OUTPUT_BYTES // 2
 
     def outcome(self, timeout: WaitTimeout | None) -> Outcome:
         stdout, stderr = self.outputs[Kind.STDOUT], self.outputs[Kind.STDERR]
@@ -97,6 +105,8 @@ class Link:
             with self._watch.changed:
                 self._take(data if isinstance(data, bytes) else b"")
                 self._watch.changed.notify_all()
+                # Who takes it away writes it to a file, and comes or ends.
+                self._watch.changed.wait_for(lambda: self._command is None or not self._command.is_full)
 
     def _take(self, data: bytes) -> None:
         self.broken = not data
@@ -120,10 +130,25 @@ class Link:
             self._frames.expect(token)
             self.resets = self._watch.resets
 
-    def begin(self, number: int) -> None:
-        """What comes from now on belongs to the command NUMBER."""
+    def begin(self, number: int, *, streamed: bool) -> None:
+        """What comes from now on belongs to the command NUMBER; if STREAMED, who waits for it has to `take` that."""
         with self._watch.changed:
-            self._command = _Command(number)
+            self._command = _Command(number, streamed=streamed)
+
+    def take(self) -> bytes:
+        """What it has written to its standard output and nobody took."""
+        with self._watch.changed:
+            if self._command is None:
+                return b""
+            output = self._command.outputs[Kind.STDOUT]
+            data, output.data = bytes(output.data), bytearray()
+            self._watch.changed.notify_all()
+            return data
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is any."""
+        return self._command is not None and bool(self._command.outputs[Kind.STDOUT].data)
 
     @property
     def ended(self) -> bool:
@@ -133,7 +158,7 @@ class Link:
     def outcome(self, timeout: WaitTimeout | None) -> Outcome:
         """What has come of the command."""
         with self._watch.changed:
-            return (self._command or _Command(0)).outcome(timeout)
+            return (self._command or _Command(0, streamed=False)).outcome(timeout)
 
     def end(self) -> None:
         """No command runs any more; one that did not end is forgotten by the next SYNC."""
@@ -141,6 +166,7 @@ class Link:
             if not self.ended:
                 self._frames.lose()
             self._command = None
+            self._watch.changed.notify_all()
 
     def send(self, data: bytes) -> None:
         """Send DATA, waiting while the guest does not read more than a little.

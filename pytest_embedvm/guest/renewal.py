@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_embedvm.guest.errors import AgentError
 from pytest_embedvm.guest.image.assemble import ROOT
 from pytest_embedvm.guest.image.syscalls import Calls, program
+from pytest_embedvm.guest.network import cards
 from pytest_embedvm.guest.wait import Deadline
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ PROGRAM: Final = "/lib/embedvm/syscalls"
 
 #: What the kernel's generator takes in at a time, and then believes itself to be full.
 ENTROPY_BYTES: Final = 64
+
+#: Have the kernel's random numbers seeded, and the boot's id in a file, since the kernel never changes it: not under a
+#: journal, which goes by it.
+_READY: Final = """
+[ ! -x "$0" ] || "$0" >/dev/null
+head -c 1 /dev/random >/dev/null
+[ ! -d /run/systemd/journal ] && [ ! -e /run/boot_id ] || exit 0
+cat /proc/sys/kernel/random/boot_id >/run/boot_id && mount -o bind /run/boot_id /proc/sys/kernel/random/boot_id
+"""
 
 # linux: include/uapi/linux/random.h, time.h, fcntl.h
 _RNDADDENTROPY: Final = 0x40085203
@@ -63,19 +73,24 @@ class Renewal:
 
 
 def install(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
-    """Put what `renew` needs into a guest that is to become a template; the built-in guest has it.
+    """Put what `renew` needs into the guest of VM, which is to become a template; the built-in guest has it.
+
+    Its random numbers are seeded, too: a guest that has none yet makes its first reader wait a second in each clone.
 
     :raise GuestFileError: when the guest cannot write it.
     """
     deadline = Deadline(timeout)
     script = (ROOT / SCRIPT[1:]).read_bytes()
-    if vm.run(("cmp", "-s", "-", SCRIPT), input=script, check=False, timeout=deadline.remaining).returncode == 0:
-        return
-    vm.run(("mkdir", "-p", str(PurePosixPath(SCRIPT).parent)), timeout=deadline.remaining)
-    vm.write_bytes(SCRIPT, script, 0o755, timeout=deadline.remaining)
-    code = program(vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip())
-    if code is not None:
-        vm.write_bytes(PROGRAM, code, 0o755, timeout=deadline.remaining)
+    there = ("/bin/sh", "-c", 'cmp -s - "$0" && [ -x "$1" ]', SCRIPT, PROGRAM)
+    if vm.run(there, input=script, check=False, timeout=deadline.remaining).returncode:
+        vm.run(("mkdir", "-p", str(PurePosixPath(SCRIPT).parent)), timeout=deadline.remaining)
+        vm.write_bytes(SCRIPT, script, 0o755, timeout=deadline.remaining)
+        code = program(vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip())
+        if code is not None:
+            vm.write_bytes(PROGRAM, code, 0o755, timeout=deadline.remaining)
+    calls = Calls()
+    _add_entropy(calls)
+    vm.run(("/bin/sh", "-c", _READY, PROGRAM), input=calls.to_bytes(), timeout=deadline.remaining)
 
 
 def renew(vm: VM, *, hostname: str | None = None, timeout: float = TIMEOUT_S, wait_address: bool = False) -> Renewal:
@@ -104,8 +119,36 @@ def renew(vm: VM, *, hostname: str | None = None, timeout: float = TIMEOUT_S, wa
     if time.monotonic() - begun > CLOCK_S or not done.stdout:
         set_clock(vm, timeout=deadline.remaining)
     if wait_address and macs:
-        vm.wait_until(vm.addresses, deadline.remaining, message=f"an address of {vm.name}'s")
+        vm.wait_until(lambda: _has_address(vm), deadline.remaining, message=f"an address of {vm.name}'s")
     return Renewal(name, machine_id, tuple(macs.values()), tuple(lacks))
+
+
+def _has_address(vm: VM) -> bool:
+    """Whether the guest has what a private network gave it; where it is on none, whether it has any."""
+    there = set(vm.addresses("agent"))
+    leased = {address for address in vm.addresses("lease") if address in there}
+    return bool(leased or (there and not any(card.network for card in cards(vm.domain))))
+
+
+def freshen(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
+    """Give the guest of VM, which goes on from a moment that is past, other random numbers and the host's time.
+
+    It stays who it is: its names and addresses are not touched.
+
+    :raise AgentError: when the guest cannot be told the time.
+    :raise WaitTimeout: after TIMEOUT seconds.
+    """
+    deadline = Deadline(timeout)
+    begun = time.monotonic()
+    calls = Calls()
+    _add_time(calls)
+    _add_entropy(calls)
+    done = vm.run((PROGRAM,), input=calls.to_bytes(), timeout=deadline.remaining, check=False)
+    if done.returncode:
+        entropy = os.urandom(ENTROPY_BYTES)
+        vm.run("cat >/dev/urandom", input=entropy, timeout=deadline.remaining, check=False)
+    if done.returncode or _failures(calls, done.stdout) or time.monotonic() - begun > CLOCK_S:
+        set_clock(vm, timeout=deadline.remaining)
 
 
 def set_clock(vm: VM, *, timeout: float = TIMEOUT_S) -> None:

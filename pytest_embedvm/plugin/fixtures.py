@@ -224,7 +224,7 @@ def embedvm_vm(
     wanted = embedvm_domain_args
     if VM_FIXTURE in request.fixturenames or wanted.boot == "clone" or wanted.template is not None:
         return embedvm_machines.provide(embedvm_conn, embedvm_domain_xml, wanted, keep=True)
-    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=embedvm_domain_args.capture)
+    return embedvm_machines.start(embedvm_conn, embedvm_domain_xml, capture=wanted.capture)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import VM, CannotClone
 from pytest_embedvm.guest.templates.key import named_files
+from pytest_embedvm.plugin.connecting import root_uri
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
-from pytest_embedvm.plugin.session import root_uri, show_line
+from pytest_embedvm.plugin.session import show_line
 from pytest_embedvm.plugin.settings import FIXTURES, VM_FIXTURE, Settings
 from pytest_embedvm.plugin.templates import TEMPLATES, Blueprint, Templates
 from pytest_embedvm.qemu.image import image_format

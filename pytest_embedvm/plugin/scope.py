@@ -18,8 +18,8 @@ from pytest_embedvm.driver.roots import index
 from pytest_embedvm.guest import Origin
 from pytest_embedvm.guest.network import cards
 from pytest_embedvm.plugin import inventory
+from pytest_embedvm.plugin.connecting import root_uri
 from pytest_embedvm.plugin.removal import close, complain, remove
-from pytest_embedvm.plugin.session import root_uri
 
 if TYPE_CHECKING:
     from pytest_embedvm.plugin.inventory import Inventory

@@ -17,13 +17,14 @@ import pytest
 
 from pytest_embedvm import libvirt
 from pytest_embedvm.driver.roots import index
-from pytest_embedvm.driver.uri import make_uri, parse_uri
+from pytest_embedvm.driver.uri import parse_uri
 from pytest_embedvm.errors import EmbedError, HostMissing
 from pytest_embedvm.guest import VM, CannotClone, Origin
 from pytest_embedvm.guest.vm import Show
 from pytest_embedvm.guest.wait import if_connected
 from pytest_embedvm.plugin import machine
 from pytest_embedvm.plugin.bases import Bases
+from pytest_embedvm.plugin.connecting import require_drivers, root_uri
 from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import KNOWN, DomainArguments, with_template
@@ -361,7 +362,7 @@ class Machines:
             wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:
             raise ValueError(f"vm_factory(): {error}") from None
-        _require_drivers(connection, wanted)
+        require_drivers(connection, wanted)
         vm = self.provide(connection, xml or self.domain_xml(wanted, name), wanted)
         wait_booted(vm, wanted)
         return vm
@@ -377,27 +378,6 @@ def _runs(vm: VM) -> bool:
     with if_connected():
         return vm.is_running
     return False
-
-
-def root_uri(root: Path, wanted: DomainArguments) -> str:
-    """The URI of ROOT, with the drivers that are WANTED; a card behind QEMU's own NAT needs none."""
-    network = "private" if wanted.network == "user" else wanted.network
-    return make_uri(root, network=network, secret=wanted.secrets, storage=wanted.storage)
-
-
-def _require_drivers(connection: libvirt.virConnect, wanted: DomainArguments) -> None:
-    """:raise ValueError: when WANTED is the host's where CONNECTION has the test's own, or the other way round."""
-    uri = parse_uri(connection.getURI())
-    for keyword, mode, asked in (
-        ("network", uri.network, wanted.network),
-        ("secrets", uri.secret, wanted.secrets),
-        ("storage", uri.storage, wanted.storage),
-    ):
-        if "host" in (mode, asked) and asked in ("private", "host") and mode != asked:
-            raise ValueError(
-                f"vm_factory({keyword}={asked!r}): its connection was opened with {mode!r}, and all of its VMs have "
-                f"the same; say it in the marker, or pass the connection= of another root"
-            )
 
 
 def show_line(name: str, line: str) -> None:

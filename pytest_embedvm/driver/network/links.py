@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pytest_embedvm.constants import ErrorDomain
@@ -13,9 +14,19 @@ from pytest_embedvm.errors import InvalidArgument, OperationInvalid, OperationUn
 State: TypeAlias = Literal["up", "down"]
 
 if TYPE_CHECKING:
+    from pytest_embedvm.domain.model import Domain
     from pytest_embedvm.driver.machine import Machine
     from pytest_embedvm.driver.running import Running
     from pytest_embedvm.network.impairment import Impairment
+
+
+def macs(domain: Domain) -> list[str]:
+    """The MAC addresses of DOMAIN's cards, in its order."""
+    return [found.mac or "" for found in _cards(domain)]
+
+
+def _cards(domain: Domain) -> list[Interface]:
+    return [device for device in domain.devices.all if isinstance(device, Interface)]
 
 
 def card(machine: Machine, mac: str) -> Interface:
@@ -26,7 +37,7 @@ def card(machine: Machine, mac: str) -> Interface:
     """
     if machine.live is None:
         raise OperationInvalid("domain is not running")
-    cards = [device for device in machine.live.devices.all if isinstance(device, Interface)]
+    cards = _cards(machine.live)
     for found in cards:
         if found.mac == mac.lower():
             return found
@@ -64,8 +75,8 @@ def link(machine: Machine, mac: str) -> Link:
     :raise OperationUnsupported: when it is not on a network of the root's, or that was stopped under it.
     """
     interface = card(machine, mac)
-    name = interface.source.network if interface.type == "network" and interface.source else None
-    if name is None or interface.bridge:
+    name = _private_network(interface)
+    if name is None:
         where = (
             f"is in bridge '{interface.bridge}' of the host's" if interface.bridge else f"has type '{interface.type}'"
         )
@@ -74,14 +85,37 @@ def link(machine: Machine, mac: str) -> Link:
             f"its <interface> {where}",
             origin=ErrorDomain.NETWORK,
         )
-    segment = next((network.segment for network in machine.driver.networks if network.name == name), None)
-    for found in segment.links.values() if segment else ():
-        if (found.port.name, found.guest) == (interface.mac, machine.name):
-            return found
+    found = _place(machine, interface, name)
+    if found is not None:
+        return found
     raise OperationUnsupported(
         f"card {interface.id} ({mac}) of domain '{machine.name}' has lost network '{name}', which was stopped",
         origin=ErrorDomain.NETWORK,
     )
+
+
+def _private_network(interface: Interface) -> str | None:
+    return (
+        interface.source.network if interface.type == "network" and interface.source and not interface.bridge else None
+    )
+
+
+def _place(machine: Machine, interface: Interface, network: str) -> Link | None:
+    segment = next((found.segment for found in machine.driver.networks if found.name == network), None)
+    links = segment.links.values() if segment else ()
+    return next((link for link in links if (link.port.name, link.guest) == (interface.mac, machine.name)), None)
+
+
+def silence(machine: Machine, former: Mapping[str, str]) -> None:
+    """Have nobody hear what the cards of MACHINE say with the addresses FORMER, by their own, on the root's networks.
+
+    A guest that goes on from a template says it before it is told that it is another, and others may be the same.
+    """
+    for interface in _cards(machine.live) if machine.live else ():
+        name, mac = _private_network(interface), former.get(interface.mac or "")
+        place = _place(machine, interface, name) if name else None
+        if place is not None and mac:
+            place.unheard = bytes.fromhex(mac.replace(":", ""))
 
 
 def impairments(machine: Machine, mac: str) -> tuple[Impairment, Impairment]:

@@ -17,6 +17,9 @@ from pytest_embedvm.units import Rate, Rates
 
 UNLIMITED: Final = Rates()
 
+#: Where a frame says whom it is from.
+SOURCE: Final = slice(6, 12)
+
 #: Sees the frames that a card sends, and those it gets.
 Tap = Callable[[list[bytes]], None]
 
@@ -90,6 +93,8 @@ class Link:
         self.port = Port(mac)
         self.guest = guest
         self.taps: list[Tap] = []
+        #: An address that frames from the card must not come from.
+        self.unheard: bytes | None = None
         self._segment = segment
         self._cable: Cable | None = None
         #: By the guest's name, which is the same in each run, so that what is lost is the same too.
@@ -117,6 +122,8 @@ class Link:
         self._cable = Cable(sock, self._received, on_lost)
 
     def _received(self, frames: list[bytes]) -> None:
+        if self.unheard is not None:
+            frames = [frame for frame in frames if frame[SOURCE] != self.unheard]
         self._watch(frames)
         (self._limited_outward or self._outward).send(frames)
 

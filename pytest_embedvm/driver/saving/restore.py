@@ -102,6 +102,8 @@ async def _domain(driver: Driver, image: Image, xml: str | None) -> Completed:
 async def _load(
     machine: Machine, client: Client | None, image: Image, domain: Completed, flags: int, *, paused: bool
 ) -> None:
+    if domain.genid is not None:
+        domain.genid.renew(machine.driver.host.new_uuid)
     await machine.bring_up(domain, flags, client, wait=True, adaptation=Arriving())
     running = machine.running
     if running is None:  # it ended between its start and now

@@ -23,7 +23,7 @@ from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.loading import learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
-from pytest_embedvm.driver.network import addresses
+from pytest_embedvm.driver.network import addresses, links
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
@@ -45,15 +45,16 @@ async def clone(driver: Driver, client: Client | None, template: Template, name:
     :raise OperationFailed: when there is no template, or an active machine of this name.
     :raise InternalError: when QEMU ends instead; with its own words.
     """
-    cloned = Cloned(template, await _other(driver, template, name))
-    return await _launch(driver, client, cloned, flags)
+    return await _launch(driver, client, await _other(driver, template, name), flags)
 
 
-async def _other(driver: Driver, template: Template, name: str) -> Completed:
+async def _other(driver: Driver, template: Template, name: str) -> Cloned:
     """TEMPLATE's domain as a machine of its own."""
     driver.require_own_process()
-    domain = clonable.clone(template.domain(), name, driver.host.new_uuid(), driver.host.new_mac)
-    return await driver.complete(domain)
+    former = template.domain()
+    other = clonable.clone(former, name, driver.host.new_uuid(), driver.host.new_mac)
+    domain = await driver.complete(other)
+    return Cloned(template, domain, dict(zip(links.macs(domain), links.macs(former), strict=True)))
 
 
 async def reset(driver: Driver, client: Client | None, identity: uuid.UUID, flags: int = 0) -> Machine:
@@ -104,13 +105,13 @@ async def template_from(
     :raise SystemFailure: when FOLDER cannot be written.
     :raise InternalError: when QEMU ends instead; with its own words.
     """
-    domain, template = await _other(driver, base, name), Template(folder)
-    machine = driver.admit(domain, live=True)
+    cloned, template = await _other(driver, base, name), Template(folder)
+    machine = driver.admit(cloned.domain, live=True)
     try:
         async with machine.changing("clone"):
             live = await _made_beside(machine, base, template)
             memory = MemoryFile(str(template.ram), shared=True, arriving=True)
-            await _start(machine, client, live, memory, Cloned(base, domain), flags=flags)
+            await _start(machine, client, live, memory, cloned, flags=flags)
     finally:
         driver.dismiss(machine)
     return machine
@@ -131,11 +132,14 @@ async def _made_beside(machine: Machine, base: Template, template: Template) -> 
 async def _start(
     machine: Machine, client: Client | None, live: Completed, memory: MemoryFile, cloned: Cloned, *, flags: int
 ) -> None:
+    if live.genid is not None:
+        live.genid.renew(machine.driver.host.new_uuid)
     await machine.bring_up(live, flags, client, wait=True, adaptation=memory)
     running = machine.running
     if running is None:  # it ended between its start and now
         raise InternalError("guest unexpectedly quit")
     running.cloned = cloned
+    links.silence(machine, cloned.former_macs)
     try:
         await _load(machine, running, cloned.template)
         await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
@@ -146,9 +150,9 @@ async def _start(
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
-    # QEMU would have the guest tell the network its addresses, which are still the template's: a fifth of what it does
-    # until it first answers.
-    await transfer.set_up(running, ignore_shared=True, announce_rounds=0)
+    # QEMU has the guest tell the network its addresses, which are still the template's. Once is enough, and without
+    # that QEMU 7.2 would crash when the guest resets a card.
+    await transfer.set_up(running, ignore_shared=True, announce_initial=10_000)
     await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate

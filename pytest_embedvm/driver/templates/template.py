@@ -7,6 +7,7 @@ firmware; and, written last of all, `domain.xml`. Nothing of it is ever written 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,3 +79,5 @@ class Cloned:
 
     template: Template
     domain: Completed
+    #: The template's MAC addresses, by those of `domain`: the guest has them until it is told.
+    former_macs: Mapping[str, str]

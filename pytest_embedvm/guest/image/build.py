@@ -14,7 +14,7 @@ from typing import Final
 
 from pytest_embedvm.errors import OperationUnsupported
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory
-from pytest_embedvm.guest.image.assemble import assemble, scripts
+from pytest_embedvm.guest.image.assemble import ROOT, assemble, scripts
 from pytest_embedvm.guest.image.kernel import KernelFiles, find_kernel, kernel_variables
 from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.image.manifest import GuestImage, read_manifest, set_damaged_aside, write_manifest
@@ -72,8 +72,8 @@ def build_guest(cache_dir: Path, *, kernel: Path | None = None, modules: Path | 
 
 
 def _request(*asked: Path | None) -> str:
-    """A name for what was asked for and for the programs this process finds."""
-    parts = [*asked, which(BUSYBOX[0]), which(AGENT[0])]
+    """A name for what was asked for, for the programs this process finds, and for this copy of the project."""
+    parts = [*asked, ROOT, which(BUSYBOX[0]), which(AGENT[0])]
     return hashlib.sha256(repr([str(part) for part in parts]).encode()).hexdigest()[:16]
 
 

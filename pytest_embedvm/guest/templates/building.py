@@ -12,6 +12,7 @@ from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import network, renewal
 from pytest_embedvm.guest.errors import CannotClone, CannotRestore, GuestError
 from pytest_embedvm.guest.templates.origin import Origin
+from pytest_embedvm.guest.templates.settling import settle
 from pytest_embedvm.guest.vm import READY_TIMEOUT_S, VM, Show
 from pytest_embedvm.guest.wait import if_connected
 
@@ -87,6 +88,7 @@ def extend(
 
 def _freeze(vm: VM, folder: Path) -> None:
     vm.run("true")  # what a command reads and maps is in the template's memory, then
+    settle(vm)
     (folder / CONSOLE).write_bytes(vm.console.data)
     embed.freeze(vm.domain, folder)
 
