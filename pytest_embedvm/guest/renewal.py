@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.guest.errors import AgentError
 from pytest_embedvm.guest.image.assemble import ROOT
-from pytest_embedvm.guest.image.syscalls import Calls, program
+from pytest_embedvm.guest.image.native import programs
+from pytest_embedvm.guest.image.syscalls import Calls
 from pytest_embedvm.guest.network import cards
 from pytest_embedvm.guest.wait import Deadline
 
@@ -85,7 +86,8 @@ def install(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
     if vm.run(there, input=script, check=False, timeout=deadline.remaining).returncode:
         vm.run(("mkdir", "-p", str(PurePosixPath(SCRIPT).parent)), timeout=deadline.remaining)
         vm.write_bytes(SCRIPT, script, 0o755, timeout=deadline.remaining)
-        code = program(vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip())
+        arch = vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip()
+        code = dict(programs(arch)).get(PROGRAM[1:])
         if code is not None:
             vm.write_bytes(PROGRAM, code, 0o755, timeout=deadline.remaining)
     calls = Calls()
