@@ -219,6 +219,7 @@ async def test_saved_and_restored(embed: OpenDriver, tmp_path: Path) -> None:
         assert disks(driver) == {str(machine.uuid)}
         other = await clone(driver, None, template, "c")
         await other.destroy()
+    async with embed() as driver:  # as somebody may later
         restored = await restore(driver, None, tmp_path / "image")
         assert restored.uuid == machine.uuid
         with pytest.raises(OperationInvalid, match="is no clone"):
@@ -299,6 +300,7 @@ async def test_the_process_is_killed(embed: OpenDriver, tmp_path: Path) -> None:
     os.close(descriptor)
     assert snapshot(template.folder) == before
     async with embed() as driver:
+        assert disks(driver) == set()
         await clone(driver, None, template, "c")
 
 
