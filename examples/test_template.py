@@ -1,7 +1,7 @@
 """A service that is set up once, and a VM for each test in which it runs already.
 
-Run it with `pytest --embedvm -v examples/test_template.py`. The first run boots two VMs at most and keeps what it made of
-them; after that a test's VM is a clone, which is there in a fraction of a second.
+Run it with `pytest --embedvm -v examples/test_template.py`. The first run boots a VM and keeps what it made of it;
+after that each test's VM is a clone, which is there in a fraction of a second.
 """
 
 from __future__ import annotations
