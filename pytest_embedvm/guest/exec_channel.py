@@ -101,11 +101,6 @@ class ExecChannel:
             self._link.close()
             self._link = None
 
-    def start_over(self) -> None:
-        """Hang up; whether the guest serves it is another question now, for it is another one, or not where it was."""
-        self.close()
-        self._not_before = 0.0
-
     def _ready(self, deadline: Deadline) -> Link | None:
         """A link to a server that answers, if there is one."""
         link = self._link

@@ -108,7 +108,7 @@ class Blueprints:
         steps: Sequence[Declared | None] = chain or [None]
         for declared in steps:
             key = self._key(text, wanted, disks, declared, blueprint)
-            title = declared.name if declared else _title(wanted)
+            title = declared.name if declared else _title(domain, wanted)
             prepare = declared.prepare if declared else None
             blueprint = Blueprint(key, title, text, name, wanted.timeout, prepare, blueprint)
         return cast("Blueprint", blueprint)
@@ -137,10 +137,12 @@ class Blueprints:
         )
 
 
-def _title(wanted: DomainArguments) -> str:
+def _title(domain: Element, wanted: DomainArguments) -> str:
+    memory = f"{wanted.memory} MiB"
+    if Path(domain.findtext("os/kernel", "")).is_relative_to(default_cache_dir()) and wanted.image is None:
+        return f"the built-in guest, {memory}"
     system = wanted.image or wanted.kernel
-    what = f"a VM of {system}" if system else "the built-in guest"
-    return f"{what}, {wanted.memory} MiB"
+    return f"{system}, {memory}" if system else f"the domain '{domain.findtext('name', '')}'"
 
 
 def _refuse_identity(domain: Element) -> None:

@@ -19,6 +19,9 @@ from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.templates import pruning
 from pytest_embedvm.guest.templates.entry import Entry, disk_bytes, entries, seal, take, unseal
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: Another worker may be running an installer.
 LOCK_TIMEOUT_S: Final = 3600.0
 
