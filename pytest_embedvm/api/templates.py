@@ -82,7 +82,8 @@ def clone(connection: virConnect, folder: str | Path, name: str, flags: int = 0)
     """Start a transient domain NAME whose guest goes on where the template in FOLDER was stopped.
 
     Its uuid and the MAC addresses of its cards are new; the guest still has the template's, its host name, the time at
-    which it was stopped, and all that its kernel knows of randomness, until somebody tells it.
+    which it was stopped, and all that its kernel knows of randomness, until somebody tells it. What it
+    says with a MAC address of the template's, nobody on a network of the root's hears.
 
     :param flags: VIR_DOMAIN_START_PAUSED, VIR_DOMAIN_START_AUTODESTROY.
     :raise libvirtError: OPERATION_FAILED when FOLDER has no template; INTERNAL_ERROR when QEMU ends instead, with its

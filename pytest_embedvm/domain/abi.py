@@ -17,6 +17,8 @@ from pytest_embedvm.qemu.parts import DevicePart, KeyvalPart
 _FACTS: Final[tuple[tuple[str, Callable[[Domain], object]], ...]] = (
     ("virt type {} does not match source {}", lambda domain: domain.type),
     ("uuid {} does not match source {}", lambda domain: domain.uuid),
+    ("requested genid does not match source", lambda domain: domain.genid is not None),
+    ("genid {} does not match source {}", lambda domain: domain.genid and domain.genid.value),
     ("name '{}' does not match source '{}'", lambda domain: domain.name),
     ("max memory {} does not match source {}", lambda domain: domain.memory),
     ("vCPU max {} does not match source {}", lambda domain: domain.vcpu.maximum),

@@ -44,6 +44,11 @@ def compare(target: Completed) -> None:
             "11111111-1111-1111-1111-111111111111",
         ),
         (
+            "<memory ",
+            "<genid>11111111-1111-1111-1111-111111111111</genid><memory ",
+            "Target domain requested genid does not match source",
+        ),
+        (
             "<serial",
             "<channel type='unix'><target type='virtio' name='y'/></channel><serial",
             "Target domain channel count 2 does not match source 1",

@@ -48,6 +48,7 @@ REFUSED = {
             "unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not support virt type 'kvm': "
             "the fake host has none"),
     "bad uuid": (domain("<uuid>zz</uuid>"), E.INTERNAL_ERROR, D.DOMAIN, "internal error: malformed uuid element"),
+    "bad genid": (domain("<genid>zz</genid>"), E.INTERNAL_ERROR, D.DOMAIN, "internal error: malformed genid element"),
     "title": (domain("<title>a\nb</title>"), E.XML_ERROR, D.DOMAIN, "XML error: Domain title can't contain newlines"),
     "memory abc": (domain(memory="<memory>abc</memory>"), E.XML_ERROR, D.XML,
                    "XML error: Invalid value 'abc' for element or attribute './memory[1]'"),

@@ -9,6 +9,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -163,13 +164,18 @@ def test_the_clock_is_the_hosts(clones: Clones) -> None:
         assert late(vm) <= 0.1
 
 
+def succeeds(vm: VM, command: str) -> bool:
+    return vm.run(command, check=False).returncode == 0
+
+
 def test_two_clones_talk_to_each_other(clones: Clones) -> None:
     here, there = clones.renewed(), clones.renewed()
     for address in there.name, str(there.addresses()[0]):
         here.run(["ping", "-c", "1", "-w", "20", address])
         there.run("nc -l -p 7000 </dev/null >/run/heard 2>/dev/null &")
-        here.wait_until(lambda address=address: here.run(f"echo {address} | nc {address} 7000", check=False).text == "")
-        there.wait_until(lambda address=address: there.read_text("/run/heard") == f"{address}\n")
+        say = f"echo {address} | nc {address} 7000"
+        here.wait_until(partial(succeeds, here, say))
+        there.wait_until(partial(succeeds, there, f"grep -qx {address} /run/heard"))
 
 
 def test_nobody_hears_of_the_templates_address(clones: Clones) -> None:
@@ -322,10 +328,11 @@ def test_cards_are_found_by_their_way_through_the_bus() -> None:
     assert list(renewal.places(ET.fromstring(domain))) == [("/1c.0/00.0/05.1", "a"), ("/03.0", "b")]
 
 
+@pytest.mark.parametrize("script", [renewal.SCRIPT, renewal.CLIENTS])
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_any_shell_reads_the_script(shell: str) -> None:
+def test_any_shell_reads_the_scripts(shell: str, script: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
-    words = [shell, *(["sh"] if shell == "busybox" else []), "-n", str(ROOT / renewal.SCRIPT[1:])]
+    words = [shell, *(["sh"] if shell == "busybox" else []), "-n", str(ROOT / script[1:])]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stderr == ""
