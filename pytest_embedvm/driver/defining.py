@@ -26,8 +26,8 @@ from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.errors import OperationInvalid, XMLError
 from pytest_embedvm.xml import document
 
-#: How a guest stops that goes on.
-GOES_ON: Final = tuple(shutoff(ending.reason) for ending in (SAVED, MIGRATED, REVERTED))
+#: How a guest stops that goes on later, or elsewhere.
+GOES_ON: Final = tuple(shutoff(ending.reason) for ending in (SAVED, MIGRATED))
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -66,7 +66,9 @@ def forget(machine: Machine) -> None:
         # libvirt lets it lie; here the next machine of this name begins with variables of its own
         nvram.forget(machine.definition, Path(machine.driver.host.path("nvram", machine.name, STORE)))
     tpm.forget(machine.root, machine.definition)
-    if machine.status not in GOES_ON:  # else it is with the same disks
+    if machine.status in GOES_ON:
+        belongings.keep(machine.root, machine.uuid)
+    elif machine.status != shutoff(REVERTED.reason):  # else it is about to be there again
         belongings.forget(machine.root, machine.uuid)
 
 

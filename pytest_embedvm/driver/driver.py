@@ -38,6 +38,7 @@ from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.secret.private import PrivateSecrets
 from pytest_embedvm.driver.start import command_line
 from pytest_embedvm.driver.storage.private import PrivateStorage
+from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.uri import Uri, make_uri, parse_uri
 from pytest_embedvm.errors import InvalidConnection, NoDomain, OperationInvalid, XMLError
 
@@ -154,6 +155,7 @@ class Driver:
             self.registry.add(Machine(self, domain, persistent=True))
         if not await reconnect.reconnect(self):
             self.events.release()
+        belongings.sweep(self.root, (machine.uuid for machine in self.registry))
         self.ownership.recover({machine.name for machine in self.registry if machine.active})
         for machine in self.registry:
             if machine.running:

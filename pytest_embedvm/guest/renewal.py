@@ -132,6 +132,27 @@ def _has_address(vm: VM) -> bool:
     return bool(leased or (there and not any(card.network for card in cards(vm.domain))))
 
 
+def freshen(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
+    """Give the guest of VM, which goes on from a moment that is past, other random numbers and the host's time.
+
+    It stays who it is: its names and addresses are not touched.
+
+    :raise AgentError: when the guest cannot be told the time.
+    :raise WaitTimeout: after TIMEOUT seconds.
+    """
+    deadline = Deadline(timeout)
+    begun = time.monotonic()
+    calls = Calls()
+    _add_time(calls)
+    _add_entropy(calls)
+    done = vm.run((PROGRAM,), input=calls.to_bytes(), timeout=deadline.remaining, check=False)
+    if done.returncode:
+        entropy = os.urandom(ENTROPY_BYTES)
+        vm.run("cat >/dev/urandom", input=entropy, timeout=deadline.remaining, check=False)
+    if done.returncode or _failures(calls, done.stdout) or time.monotonic() - begun > CLOCK_S:
+        set_clock(vm, timeout=deadline.remaining)
+
+
 def set_clock(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
     """Set the guest's clock to the host's: it is late by what the command took to arrive, 0.05 s if that can be had.
 

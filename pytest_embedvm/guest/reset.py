@@ -1,4 +1,4 @@
-"""Going back: to where a clone's template was stopped."""
+"""Going back: to where a clone's template was stopped, or to a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,28 @@ __tracebackhide__ = True
 #: A tenth of a second is usual; many may do it at once.
 TIMEOUT_S: Final = 60.0
 
+#: What a checkpoint is called unless somebody wants several.
+CHECKPOINT: Final = "checkpoint"
+
 
 def reset_to_template(vm: VM, timeout: float) -> None:
     """`VM.reset_to_template`."""
     deadline = Deadline(timeout)
     _go_back(vm, embed.reset_to_template, "reset to its template")
     renewal.renew(vm, timeout=deadline.remaining)
+
+
+def checkpoint(vm: VM, name: str) -> None:
+    """`VM.checkpoint`."""
+    embed.checkpoint(vm.domain, name)
+    vm.console.note(f"checkpoint {name!r}")
+
+
+def restore(vm: VM, name: str, timeout: float) -> None:
+    """`VM.restore`."""
+    deadline = Deadline(timeout)
+    _go_back(vm, lambda domain, flags: embed.restore(domain, name, flags), f"back at checkpoint {name!r}")
+    renewal.freshen(vm, timeout=deadline.remaining)
 
 
 def _go_back(vm: VM, start: Callable[[libvirt.virDomain, int], libvirt.virDomain], note: str) -> None:

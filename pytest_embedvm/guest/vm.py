@@ -288,6 +288,29 @@ class VM:
         """
         reset.reset_to_template(self, timeout)
 
+    def checkpoint(self, name: str = reset.CHECKPOINT) -> None:
+        """Remember where the guest is, for `restore`; it goes on. One of the same NAME is forgotten.
+
+        It takes as much of the disk as the guest uses of its memory; until the machine has ended, or is reset.
+
+        :raise libvirtError: OPERATION_INVALID when it does not run, or writes to a disk that is not a clone's own;
+            OPERATION_FAILED when QEMU cannot do it.
+        """
+        reset.checkpoint(self, name)
+
+    def restore(self, name: str = reset.CHECKPOINT, timeout: float = reset.TIMEOUT_S) -> None:
+        """Have the guest be again where it was at the checkpoint NAME, as often as is wanted.
+
+        What ran then runs on; time and randomness are new. As with `reset_to_template`, what `link` did is undone, and
+        captures and forwarded ports have ended.
+
+        :param timeout: seconds until the guest must answer.
+        :raise libvirtError: OPERATION_FAILED when there is no such checkpoint, with those that there are; NO_DOMAIN
+            when the machine has ended.
+        :raise WaitTimeout: when the guest does not answer in time.
+        """
+        reset.restore(self, name, timeout)
+
     @property
     def network(self) -> Network:
         """The private network that it is on.

@@ -17,9 +17,9 @@ from pytest_embedvm.libvirt import libvirtError
 from pytest_embedvm.plugin import memory
 from pytest_embedvm.plugin.leaks import leftovers
 from pytest_embedvm.plugin.pool import Pool
-from pytest_embedvm.plugin.recipe import Recipe, recipe_of
+from pytest_embedvm.plugin.recipe import Recipe, definition_of, recipe_of
 from pytest_embedvm.plugin.removal import close, remove
-from pytest_embedvm.plugin.settings import SETTINGS
+from pytest_embedvm.plugin.settings import SETTINGS, VM_FIXTURE
 from pytest_embedvm.plugin.slots import Slots
 from pytest_embedvm.plugin.spare import Made, Ready
 
@@ -87,7 +87,7 @@ class Ahead:
     def prepare(self, item: pytest.Item | None) -> None:
         """A test has begun, and ITEM is next, if any: begin with what that will want."""
         self._is_last = item is None
-        self._pool.prepare(partial(_plan, item))
+        self._pool.prepare(partial(_plan, item) if item is not None and definition_of(item, VM_FIXTURE) else None)
 
     def over(self) -> None:
         """A test is over, and another may begin."""
@@ -170,10 +170,10 @@ class Ahead:
         self._remove(made, "a VM that no test has used")
 
 
-def _plan(item: pytest.Item | None) -> Recipe | None:
+def _plan(item: pytest.Item) -> Recipe | None:
     """What ITEM will want; noted with it."""
-    recipe = recipe_of(item, item.config.stash[SETTINGS]) if item is not None else None
-    if item is not None and recipe is not None:
+    recipe = recipe_of(item, item.config.stash[SETTINGS])
+    if recipe is not None:
         item.stash[_PLANNED] = _Planned(recipe, {path: _look(path) for path in recipe.files})
     return recipe
 

@@ -159,8 +159,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         ahead.over()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End what was made ahead. Where the session was cut short, nobody has heard yet what its last tests left."""
+    """End what was made ahead, once all fixtures have; where the session was cut short, what tests left is news."""
     ahead = session.config.stash.get(AHEAD, None)
     if ahead is not None:
         for stayed in ahead.close():

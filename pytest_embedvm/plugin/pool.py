@@ -77,16 +77,18 @@ class Pool:
 
     # On the thread of the tests
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan | None) -> None:
         """A test has begun: have ready what PLAN says that the next one wants, behind this call's back.
 
         Spares of other recipes are given up for it; where it wants nothing, they are kept.
         """
-        if self._size and self._pid == os.getpid():
-            with self._lock:
-                self._plan = plan
-                self._awake = False
-                self._not_before = time.monotonic() + QUIET_S
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._plan = plan if self._size else None
+            self._awake = False
+            self._not_before = time.monotonic() + QUIET_S
+        if self._plan is not None or self._thread is not None:
             self._wake()
 
     def rouse(self) -> None:
@@ -140,6 +142,9 @@ class Pool:
         """A test is over: have CHORE done behind this call's back, after those before it. What it raises is logged."""
         if self._pid != os.getpid():
             return
+        if self._closing:
+            _do(chore)
+            return
         with self._lock:
             self._chores.append(chore)
             self._not_before = time.monotonic() + BETWEEN_S
@@ -150,9 +155,9 @@ class Pool:
 
         :raise OperationTimeout: when they take too long.
         """
-        done = threading.Event()
-        if self._thread is None or self._pid != os.getpid():
+        if self._thread is None or self._closing or self._pid != os.getpid():
             return
+        done = threading.Event()
         with self._lock:
             self._chores.append(done.set)
             self._not_before = 0.0

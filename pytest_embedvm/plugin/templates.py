@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 import pytest
 
 from pytest_embedvm import libvirt
-from pytest_embedvm.errors import EmbedError
+from pytest_embedvm.errors import EmbedError, SystemFailure
 from pytest_embedvm.files import PRIVATE_DIRECTORY, make_private_directory, write_atomically
 from pytest_embedvm.guest import VM, CannotClone, CannotRestore, GuestError, Origin
 from pytest_embedvm.guest.templates.building import Start, build, clone_vm, extend
@@ -108,7 +108,7 @@ class Blueprints:
         steps: Sequence[Declared | None] = chain or [None]
         for declared in steps:
             key = self._key(text, wanted, disks, declared, blueprint)
-            title = declared.name if declared else _title(wanted)
+            title = declared.name if declared else _title(domain, wanted)
             prepare = declared.prepare if declared else None
             blueprint = Blueprint(key, title, text, name, wanted.timeout, prepare, blueprint)
         return cast("Blueprint", blueprint)
@@ -137,10 +137,12 @@ class Blueprints:
         )
 
 
-def _title(wanted: DomainArguments) -> str:
+def _title(domain: Element, wanted: DomainArguments) -> str:
+    memory = f"{wanted.memory} MiB"
+    if Path(domain.findtext("os/kernel", "")).is_relative_to(default_cache_dir()) and wanted.image is None:
+        return f"the built-in guest, {memory}"
     system = wanted.image or wanted.kernel
-    what = f"a VM of {system}" if system else "the built-in guest"
-    return f"{what}, {wanted.memory} MiB"
+    return f"{system}, {memory}" if system else f"the domain '{domain.findtext('name', '')}'"
 
 
 def _refuse_identity(domain: Element) -> None:
@@ -238,7 +240,12 @@ class Templates:
             self._made.append(f"the template '{blueprint.title}' ({blueprint.key}) was made in {took:.1f} s")
 
         self._refuse_tried(blueprint)
-        return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+        try:
+            return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+        except SystemFailure as error:  # the disk is full, whatever the guest said to that
+            refused = CannotClone(error.message)
+            self._note(blueprint, refused)
+            raise refused from error
 
     def _make(self, blueprint: Blueprint, folder: Path, workshop: Workshop, show: Show | None) -> None:
         prepare, parent = blueprint.prepare, blueprint.parent

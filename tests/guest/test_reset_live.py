@@ -95,6 +95,11 @@ def assert_has_the_time(vm: VM) -> None:
     assert before - 2 < guest < time.time() + 2
 
 
+def wait_for_another_line(vm: VM, path: str) -> None:
+    before = int(vm.run(f"wc -l <{path}").text)
+    vm.wait_until(lambda: int(vm.run(f"wc -l <{path}").text) > before, timeout=60)
+
+
 def test_a_reset_undoes_everything_but_who_it_is(clone: Clone) -> None:
     vm = clone("poisoned")
     told: list[int] = []
@@ -186,14 +191,14 @@ def suspended(vm: VM) -> None:
     vm.domain.suspend()
 
 
-def hung(vm: VM) -> None:
-    vm.run("kill -STOP $(pidof qemu-ga); :", check=False)
+def rebooted(vm: VM) -> None:
+    vm.reboot()
 
 
 def test_a_reset_works_whatever_has_become_of_the_guest(clone: Clone) -> None:
     vm = clone("ended")
     before = vm.run(IDENTITY).text
-    for happens in (powered_off, destroyed, panicked, killed, suspended):
+    for happens in (powered_off, destroyed, panicked, killed, suspended, rebooted):
         vm.run("touch /root/poison")
         happens(vm)
         vm.reset_to_template()
@@ -203,6 +208,55 @@ def test_a_reset_works_whatever_has_become_of_the_guest(clone: Clone) -> None:
     vm.reset_to_template()  # twice in a row
     vm.reset_to_template()
     assert state(vm) == CLEAN
+
+
+def test_checkpoints(clone: Clone) -> None:
+    vm = clone("checkpointed")
+    vm.wait_until(vm.addresses, timeout=60)
+    vm.run("hostname mine; echo 1 >/root/number; printf first | dd of=/dev/vda conv=fsync 2>/dev/null")
+    vm.run("(while :; do echo >>/root/alive; sleep 0.05; done) >/dev/null 2>&1 </dev/null &")
+    vm.checkpoint("one")
+    vm.run("echo 2 >/root/number; printf later | dd of=/dev/vda conv=fsync 2>/dev/null")
+    vm.checkpoint("two")
+    vm.run("echo 3 >/root/number; printf wrong | dd of=/dev/vda conv=fsync 2>/dev/null; hostname lost")
+    drawn = set()
+
+    def look() -> list[str]:
+        drawn.add(vm.run("head -c 16 /dev/urandom | od -An -x").text)
+        return vm.run("hostname; cat /root/number; head -c 5 /dev/vda").text.split()
+
+    for name, expected in (
+        ("one", ["1", "first"]),
+        ("two", ["2", "later"]),
+        ("one", ["1", "first"]),
+        ("one", ["1", "first"]),
+    ):
+        vm.restore(name)
+        assert look() == ["mine", *expected]
+        assert_has_the_time(vm)
+        wait_for_another_line(vm, "/root/alive")
+        vm.run("echo 4 >/root/number; printf wrong | dd of=/dev/vda conv=fsync 2>/dev/null; hostname lost")
+    assert len(drawn) == 4
+    vm.restore("two")
+    assert look() == ["mine", "2", "later"]
+    assert vm.run("ping -c 1 -W 10 192.168.122.1").returncode == 0
+    assert "--- embedvm: back at checkpoint 'two' ---" in vm.console.text
+    with pytest.raises(libvirt.libvirtError, match="no checkpoint 'three'; there are one, two") as caught:
+        vm.restore("three")
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED
+    assert look() == ["mine", "2", "later"]  # it goes on
+    vm.checkpoint("one")  # anew
+    vm.run("echo 5 >/root/number")
+    vm.restore("one")
+    assert look() == ["mine", "2", "later"]
+    killed(vm)
+    with pytest.raises(libvirt.libvirtError) as caught:
+        vm.restore("one")  # it went with the machine
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+    vm.reset_to_template()
+    assert state(vm) == CLEAN
+    with pytest.raises(libvirt.libvirtError, match="no checkpoint 'one'; there are none"):
+        vm.restore("one")
 
 
 def test_who_booted_cannot_be_reset(connection: libvirt.virConnect) -> None:

@@ -93,7 +93,7 @@ class Around:
         return self.nurse.disposed
 
     def prepare(self, recipe: Recipe | None) -> None:
-        self.pool.prepare(lambda: cast("Any", recipe))
+        self.pool.prepare(None if recipe is None else lambda: cast("Any", recipe))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Return when the thread has done all there was, and CONDITION is true."""
@@ -330,6 +330,9 @@ def test_the_end_does_what_is_left_to_be_done(around: Around) -> None:
     around.pool.leave(lambda: done.append(1))
     around.pool.close()
     assert done == [1]
+    around.pool.leave(lambda: done.append(2))
+    around.pool.settle()
+    assert done == [1, 2], "what comes later is done at once"
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -109,7 +109,7 @@ class Filesystem(Device):
             mode = getattr(self, name)
             if mode is None:
                 continue
-            if not mode.isdigit() or set(mode) & {"8", "9"} or int(mode, 8) > _OCTAL_LIMIT:
+            if not (mode.isascii() and mode.isdigit()) or set(mode) & {"8", "9"} or int(mode, 8) > _OCTAL_LIMIT:
                 raise XMLError(
                     f"Invalid value for attribute '{name}' in element 'filesystem': '{mode}'. "
                     "Expected non-negative integer value"

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_embedvm.driver.running import Running
+from pytest_embedvm.errors import OperationTimeout
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
@@ -18,6 +19,9 @@ _NAME: Final = "migrate"
 
 #: How long QEMU may take to call off what it sends.
 CANCEL_TIMEOUT_S: Final = 10.0
+
+#: How long QEMU may take, once it has sent its guest, until that can run again.
+FINISH_TIMEOUT_S: Final = 10.0
 
 #: QEMU's last words on a migration; there are no others after them.
 COMPLETED: Final = "completed"
@@ -137,6 +141,21 @@ async def hand_over(running: Running, descriptor: int) -> str:
     finally:
         os.close(descriptor)
     return f"fd:{_NAME}"
+
+
+async def wait_finished(running: Running) -> None:
+    """Wait until the guest, which QEMU has sent, can run again: a moment after it was said to be sent, untold.
+
+    :raise OperationTimeout: when that takes longer than 10 s.
+    """
+    try:
+        async with asyncio.timeout(FINISH_TIMEOUT_S):
+            while (await running.monitor.execute("query-status"))["status"] == "finish-migrate":
+                pass
+    except TimeoutError:
+        raise OperationTimeout(
+            f"QEMU did not finish its migration within {FINISH_TIMEOUT_S:g} s; last seen: finish-migrate"
+        ) from None
 
 
 async def query(running: Running) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _running(driver: Driver, machine: Machine, record: Record) -> Running:
         raise ProcessLookupError("there is no process on record")
     process = Process.adopt(record.process, record.name)
     home = driver.root.runtime_directory(record.id, record.name)
-    companions = Companions()
+    companions = Companions(outlives_parent=record.kept)
     for companion in record.companions:
         with contextlib.suppress(ProcessLookupError):
             companions.adopt(Process.adopt(companion.identity, companion.name))

@@ -122,5 +122,6 @@ class ToFile:
         """Let the guest run again, if it was paused for this."""
         self._qemu.pausing = DomainPausedReason.UNKNOWN
         if self._was_running and self._machine.status == state.paused(self._purpose.pausing):
+            await transfer.wait_finished(self._qemu)
             self._qemu.resuming = reason
             await self._qemu.monitor.execute("cont")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.domain import clonable
 from pytest_embedvm.domain.model import Completed
@@ -14,13 +14,16 @@ from pytest_embedvm.driver import nvram
 from pytest_embedvm.driver.roots.root import Root
 from pytest_embedvm.driver.templates.template import Template
 from pytest_embedvm.errors import SystemFailure
+from pytest_embedvm.files import PRIVATE_FILE
 from pytest_embedvm.qemu.image import create_overlay
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.machine import Machine
 
 #: Where a root's clones have their disks, below the directory of its machines' state.
-PLACE = ("lib", "qemu", "clones")
+PLACE: Final = ("lib", "qemu", "clones")
+#: What is in the directory of one that goes on later.
+_KEPT: Final = "kept"
 
 
 def take(machine: Machine, template: Template, domain: Completed) -> Completed:
@@ -31,6 +34,7 @@ def take(machine: Machine, template: Template, domain: Completed) -> Completed:
     :raise SystemFailure: when one cannot be made.
     """
     take_variables(machine, template, domain)
+    forget(machine.root, machine.uuid)  # a persistent one has kept what it had
     place = folder(machine.root, machine.uuid)
     try:
         return over(domain, template.disk, lambda: machine.root.directory(*PLACE, place.name))
@@ -75,6 +79,21 @@ def _overlay(base: Path, place: Path) -> str:
 def forget(root: Root, machine: uuid.UUID) -> None:
     """MACHINE has ended for good: remove what it wrote to, if it was a clone, and its checkpoints."""
     shutil.rmtree(folder(root, machine), ignore_errors=True)
+
+
+def keep(root: Root, machine: uuid.UUID) -> None:
+    """MACHINE has stopped and goes on later, or elsewhere: what it writes to stays when nobody knows it any more."""
+    place = folder(root, machine)
+    if place.is_dir():
+        (place / _KEPT).touch(mode=PRIVATE_FILE)
+
+
+def sweep(root: Root, known: Iterable[uuid.UUID]) -> None:
+    """Remove what was left of machines in ROOT that are not KNOWN: the process that had them was killed."""
+    names = {str(machine) for machine in known}
+    for place in root.path.joinpath(*PLACE).glob("*"):
+        if place.name not in names and not (place / _KEPT).exists():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def folder(root: Root, machine: uuid.UUID) -> Path:

@@ -19,6 +19,9 @@ from pytest_embedvm.guest.image.lock import locked
 from pytest_embedvm.guest.templates import pruning
 from pytest_embedvm.guest.templates.entry import Entry, disk_bytes, entries, seal, take, unseal
 
+#: pytest shows the line that called, not these.
+__tracebackhide__ = True
+
 #: Another worker may be running an installer.
 LOCK_TIMEOUT_S: Final = 3600.0
 
@@ -61,7 +64,7 @@ class Store:
 
         :param title: what it is, for people.
         :param anew: the name of a run for which it is to be made anew, by the first of its processes that comes.
-        :param progress: told for whom is waited, again and again; when it is made here, MAKE can tell.
+        :param progress: told for whom is waited, more and more seldom; when it is made here, MAKE can tell.
         :raise SystemFailure: when the disk is full, or the cache cannot be written and there is nothing `instead`.
         :raise OperationTimeout: when another process has been making it for an hour.
         """
@@ -160,9 +163,11 @@ class _SpaceLeft:
         """:raise SystemFailure: when there was an error, and no space is left."""
         said = isinstance(error, OSError) and error.errno in _NO_SPACE
         if said or (isinstance(error, Exception) and _free_bytes(self._new) < FULL_BYTES):
+            there = f"{disk_bytes(self._new) >> 20} MiB"
+            seen = next(iter(str(error).splitlines()), repr(error))
             raise SystemFailure(
-                f"no space is left in {self._new.parent} for the {self._what}, of which {disk_bytes(self._new)} bytes "
-                f"were there: 'embedvm cache rm' makes room, --embedvm-cache-dir chooses another place ({error})"
+                f"no space is left in {self._new.parent} for the {self._what}, of which {there} were there: "
+                f"'embedvm cache rm' makes room, --embedvm-cache-dir chooses another place ({seen})"
             ) from error
 
 
