@@ -174,6 +174,8 @@ def test_what_a_failed_test_leaves_is_its_own(pytester: pytest.Pytester) -> None
     pytester.makeini("[pytest]\nembedvm_scope = module\n")
     pytester.makepyfile(
         """
+        import pytest
+
         def test_one(vm):
             vm.console.sendline("echo first''ly")
             vm.console.wait_for("^firstly")
@@ -183,19 +185,21 @@ def test_what_a_failed_test_leaves_is_its_own(pytester: pytest.Pytester) -> None
             vm.console.wait_for("^secondly")
             assert "firstly" not in vm.console.text
             vm_factory(name="other")
+            with pytest.raises(ValueError, match="its VMs end with the test"):
+                vm_factory(scope="module")
             raise AssertionError
 
         def test_three(vm):
             raise AssertionError
         """
     )
-    result = pytester.runpytest_subprocess("--embedvm")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause")
     result.assert_outcomes(passed=1, failed=2)
-    kept = {path.parent.parent.name: path for path in (pytester.path / "test-results").rglob("vm/*.log")}
+    result.stdout.fnmatch_lines(["*its machines are as it left them*", "* console */embedvm-module0 vm"])
     folders = {path.name: path for path in (pytester.path / "test-results").iterdir() if path.is_dir()}
     assert len(folders) == 2, folders
     two, three = sorted(folders.values(), key=lambda path: "three" in path.name)
-    assert b"secondly" in b"".join(path.read_bytes() for path in two.rglob("*.log")), kept
+    assert b"secondly" in b"".join(path.read_bytes() for path in two.rglob("*.log"))
     assert sorted(path.name for path in two.iterdir()) == ["other", "vm"]
     assert [path.name for path in three.iterdir()] == ["vm"]
     for folder in (two, three):
