@@ -288,3 +288,34 @@ def test_what_is_left_in_a_root(tmp_path: Path) -> None:
         assert words[3:] == ["left volume 'vol' in pool 'default'", "changed network 'default'"]
         network.undefine()
         assert "left network 'left'" not in inventory.changes(before, inventory.take(connection, (), ()))
+
+
+def test_a_template_of_the_users_own_is_what_it_goes_back_to(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_embedvm import embedvm
+        from conftest import SEEN, identity
+
+        @embedvm.template(network="none")
+        def database(vm):
+            vm.run("echo rows >/root/database")
+
+        pytestmark = pytest.mark.embedvm(scope="module", network="none")
+
+        @pytest.mark.embedvm(template=database)
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(vm, number):
+            assert SEEN.setdefault("uuid", vm.domain.UUIDString()) == vm.domain.UUIDString()
+            assert vm.run("cat /root/database").text == "rows\\n"
+            vm.run("rm /root/database")
+            vm.reset_to_template()
+            assert vm.run("cat /root/database").text == "rows\\n"
+            vm.run("rm /root/database")
+
+        def test_another(vm):
+            assert vm.run("ls /root").text == ""
+        """
+    )
+    pytester.runpytest_subprocess("--embedvm").assert_outcomes(passed=3)
