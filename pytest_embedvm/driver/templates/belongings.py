@@ -34,6 +34,7 @@ def take(machine: Machine, template: Template, domain: Completed) -> Completed:
     :raise SystemFailure: when one cannot be made.
     """
     take_variables(machine, template, domain)
+    forget(machine.root, machine.uuid)  # a persistent one has kept what it had
     place = folder(machine.root, machine.uuid)
     try:
         return over(domain, template.disk, lambda: machine.root.directory(*PLACE, place.name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast, get_args
 
 from pytest_embedvm.constants import DomainJobOperation, DomainPausedReason, DomainRunningReason, DomainState
 from pytest_embedvm.domain import clonable, definition
+from pytest_embedvm.domain.backends.source import NeededFile
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed
 from pytest_embedvm.domain.sections.firmware import STORE
@@ -93,18 +94,27 @@ def _require_clonable(domain: Completed) -> None:
 
 
 def _make_files(template: Template, domain: Completed) -> dict[str, str]:
-    images = {}
     try:
         make_private_directory(template.folder)
         os.close(os.open(template.ram, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
-        for image in clonable.written_images(domain):
-            overlay = template.disk(image.device)
-            make_private_directory(overlay.parent)
-            create_overlay(Path(image.path), overlay, _format(image.format))
-            images[image.device] = str(overlay)
+        return {image.device: _overlay(template, image) for image in clonable.written_images(domain)}
     except OSError as error:
         raise SystemFailure(f"Failed to create file '{error.filename or template.folder}': {error.strerror}") from error
-    return images
+
+
+def _overlay(template: Template, image: NeededFile) -> str:
+    overlay = template.disk(image.device)
+    make_private_directory(overlay.parent)
+    create_overlay(Path(image.path), overlay, _format(image.format))
+    return str(overlay)
+
+
+def _freeze_plugged(template: Template, live: Completed) -> None:
+    """The images of disks that were plugged in are as good as frozen: nobody writes to them from now on."""
+    for image in clonable.written_images(live):
+        if Path(image.path) != template.disk(image.device):
+            template.disk(image.device).unlink(missing_ok=True)  # of one that was taken out, or of an attempt
+            _overlay(template, image)
 
 
 def _format(word: str) -> Format:
@@ -178,6 +188,7 @@ async def _write_domain(driver: Driver, live: Completed, template: Template) -> 
         if live.os.nvram is not None and live.os.nvram.path is not None:
             template.nvram.unlink(missing_ok=True)  # of an attempt that failed
             await asyncio.to_thread(copy_sparse, Path(live.os.nvram.path), template.nvram)
+        _freeze_plugged(template, live)
         text = definition.format(migratable(live, driver.host), inactive=True)
         write_atomically(template.xml, text.encode(), sync=False)
     except OSError as error:

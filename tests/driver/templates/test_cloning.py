@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_embedvm.constants import DomainCreateFlags
-from pytest_embedvm.driver.client import Client
+from pytest_embedvm.driver.client import Client, Options
 from pytest_embedvm.driver.driver import Driver
 from pytest_embedvm.driver.machine import Machine
 from pytest_embedvm.driver.running import Running
@@ -171,6 +171,43 @@ async def test_reset(embed: OpenDriver, tmp_path: Path) -> None:
         third = await reset(driver, None, machine.uuid, PAUSED)
         assert state(third) == ("PAUSED", "MIGRATION")
         assert driver.machines() == [third]
+
+
+async def test_resetting_one_that_became_persistent(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed() as driver:
+        template = await made(driver, tmp_path / "template", with_disk(tmp_path / "guest"))
+        machine = await clone(driver, None, template, "c")
+        await driver.define_xml(machine.xml())
+        again = await reset(driver, None, machine.uuid)
+        assert again is machine
+        assert state(again) == ("RUNNING", "RESTORED")
+        await again.destroy()
+        assert disks(driver) == {str(machine.uuid)}
+        await again.create()
+        with pytest.raises(OperationInvalid, match="is no clone"):  # it booted
+            await reset(driver, None, machine.uuid)
+        await again.destroy()
+        await again.undefine()
+
+
+async def test_one_that_is_kept_running(embed: OpenDriver, tmp_path: Path) -> None:
+    """Who opens the root next has it, and its disks; it is a clone no more."""
+    async with embed() as driver:
+        template = await made(driver, tmp_path / "template", with_disk(tmp_path / "guest"))
+        uri = driver.uri
+    before = await Driver.open(uri)
+    machine = await clone(before, Client(Options(keep_running=True)), template, "c")
+    pid = process(machine)
+    await before.close()
+    assert exists(pid)
+    async with embed() as driver:
+        found = driver.by_name("c")
+        assert state(found)[0] == "RUNNING"
+        assert disks(driver) == {str(found.uuid)}
+        with pytest.raises(OperationInvalid, match="is no clone"):
+            await reset(driver, None, found.uuid)
+        await found.destroy()
+        assert disks(driver) == set()
 
 
 async def test_resetting_what_is_no_clone(embed: OpenDriver, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.constants import DomainCreateFlags
+from pytest_embedvm.constants import DomainCreateFlags, DomainModificationImpact
+from pytest_embedvm.driver.hotplug.attach import attach
 from pytest_embedvm.driver.templates import freezing
 from pytest_embedvm.driver.templates.cloning import clone
 from pytest_embedvm.driver.templates.freezing import begin, freeze, obstacles
@@ -23,9 +24,11 @@ from pytest_embedvm.errors import (
     SystemFailure,
 )
 from tests.driver.conftest import Events, OpenDriver, state
-from tests.driver.templates.conftest import made, tiny_xml, with_disk
+from tests.driver.templates.conftest import DISK, made, tiny_xml, with_disk
 
 PAUSED = DomainCreateFlags.START_PAUSED
+#: Room for what is plugged in.
+BUS = "".join(f"<controller type='pci' index='{n}' model='pcie-root-port'/>" for n in range(1, 7))
 SHARED_MEMORY = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 
 
@@ -49,6 +52,20 @@ async def test_what_a_template_consists_of(embed: OpenDriver, tmp_path: Path) ->
     assert template.folder.stat().st_mode & 0o777 == 0o700
     assert modes(template.folder) == {0o600}
     assert (tmp_path / "guest/disk.raw").read_bytes()[:9] == b"as it was"
+
+
+async def test_a_disk_that_was_plugged_in(embed: OpenDriver, tmp_path: Path) -> None:
+    """It stays where it is, and is not written any more; one that was taken out is none of the template's."""
+    async with embed() as driver:
+        machine = await begin(driver, None, with_disk(tmp_path / "guest", BUS), tmp_path / "template")
+        (tmp_path / "more.raw").write_bytes(bytes(1 << 20))
+        more = DISK.format(tmp_path / "more.raw").replace("vda", "vdb")
+        await attach(machine, more, DomainModificationImpact.LIVE)
+        template = await freeze(machine, tmp_path / "template")
+        cloned = await clone(driver, None, template, "c")
+        for target in "ab":
+            assert f"clones/{cloned.uuid}/vd{target}.qcow2" in cloned.xml()
+        assert f"{tmp_path}/more.raw" in cloned.xml()
 
 
 async def test_one_that_was_paused(embed: OpenDriver, tmp_path: Path) -> None:
