@@ -8,15 +8,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bench.template import clone, end, private_root
+from bench.template import bare_clone, clone, end, private_root
 from pytest_embedvm import libvirt
+from pytest_embedvm.guest import VM
+
+Make = Callable[[libvirt.virConnect, Path, str], VM]
 
 
-def rate(template: Path, workers: int, each: int) -> float:
-    """Clones a second of WORKERS that make EACH: started, resumed, answered a ping, destroyed."""
-    words = [sys.executable, "-m", "bench.rate", str(template), str(each)]
+def rate(template: Path, workers: int, each: int, *, bare: bool = False) -> float:
+    """Clones a second of WORKERS that make EACH and end it: renewed, or BARE, which only answers a ping."""
+    words = [sys.executable, "-m", "bench.rate", str(template), str(each), *(["bare"] if bare else [])]
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) for _ in range(workers)]
     for process in processes:
@@ -38,20 +42,14 @@ def rate(template: Path, workers: int, each: int) -> float:
     return workers * each / took
 
 
-def work(template: Path, count: int) -> None:
+def work(template: Path, count: int, make: Make) -> None:
     with private_root() as (_, connection):
-        once(connection, template, "first")  # what is made once a process is made
+        end(make(connection, template, "first"))  # what is made once a process is made
         print("ready", flush=True)
         sys.stdin.readline()
         for number in range(count):
-            once(connection, template, f"clone-{number}")
-
-
-def once(connection: libvirt.virConnect, template: Path, name: str) -> None:
-    vm = clone(connection, template, name)
-    vm.wait_ready()
-    end(vm)
+            end(make(connection, template, f"clone-{number}"))
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    work(Path(sys.argv[1]), int(sys.argv[2]), bare_clone if sys.argv[3:] else clone)

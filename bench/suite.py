@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -59,8 +58,10 @@ class Run:
     def of(self, name: str) -> list[float]:
         return [test[name] for test in self.tests if name in test]
 
-    def median(self, name: str) -> float:
-        return statistics.median(self.of(name))
+    @property
+    def span(self) -> float:
+        """Seconds from the first test's begin to the last one's end: without pytest's own start, and the workers'."""
+        return max(self.of("ended")) - min(self.of("began"))
 
 
 class Suite:
@@ -70,6 +71,7 @@ class Suite:
         self._folder = folder
         self._cache = folder / "cache"
         self._starts = folder / "starts"
+        folder.mkdir()
         for name in ("guest", "packages"):
             made = default_cache_dir() / name
             if made.is_dir():

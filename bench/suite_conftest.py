@@ -2,6 +2,7 @@
 
 Milliseconds, `worker` and `origin` apart: `setup` from the beginning of the test's set-up until the first `vm.run` has
 returned, `teardown`, `cpu` of this process and of the children that ended meanwhile, and `s`, a bare QEMU beside it.
+`began` and `ended` are seconds of one clock for all workers.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     before = cpu()
     result = yield
     del record["begun"]
+    record["ended"] = time.monotonic()
     record["cpu"] = cpu() - before - record.pop("not_counted", 0)
     with (Path(__file__).parent / "records").open("a") as file:
         file.write(json.dumps(record) + "\n")

@@ -1,4 +1,4 @@
-"""A template of the built-in guest, and clones of it, on the embedded driver itself: no pytest, no cache."""
+"""A template of the built-in guest and clones of it, as the fixtures have them, without pytest and its cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import VM, domain_xml
 from pytest_embedvm.guest.image.build import build_guest
+from pytest_embedvm.guest.templates import building
+from pytest_embedvm.guest.templates.origin import Origin
 
 PAUSED = libvirt.VIR_DOMAIN_START_PAUSED
+ORIGIN = Origin("clone", None, "bench")
 
 
 @contextmanager
@@ -29,29 +33,29 @@ def private_root() -> Iterator[tuple[Path, libvirt.virConnect]]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def guest_xml(name: str = "vm", network: str = "private") -> str:
-    """The domain of the built-in guest, as the fixtures have it."""
+def guest_xml(name: str = "vm", network: Literal["private", "none"] = "private") -> str:
+    """The domain of the built-in guest."""
     built = build_guest(embed.default_cache_dir())
     return domain_xml(name, kernel=built.kernel, initrd=built.initrd, cmdline=built.cmdline, network=network)
 
 
 def make_template(folder: Path) -> None:
-    """Boot the built-in guest once, let it run each thing that is measured, and freeze it in FOLDER."""
+    """Boot the built-in guest once and freeze it in FOLDER."""
     with private_root() as (_, connection):
-        domain = embed.begin_template(connection, guest_xml(), folder, PAUSED)
-        with VM(domain) as vm:
-            domain.resume()
-            vm.wait_ready()
-            for _ in range(3):
-                vm.run("true")
-        embed.freeze(domain, folder)
+        building.build(connection, guest_xml(), folder)
 
 
 def clone(connection: libvirt.virConnect, folder: Path, name: str) -> VM:
-    """A clone of the template in FOLDER that runs, and that nobody has spoken to yet."""
+    """A clone of the template in FOLDER that is a machine of its own, as the fixture has it."""
+    return building.clone_vm(connection, folder, name, origin=ORIGIN)
+
+
+def bare_clone(connection: libvirt.virConnect, folder: Path, name: str) -> VM:
+    """A clone that goes on and answers a ping, and that nobody has told who it is."""
     domain = embed.clone(connection, folder, name, PAUSED)
     vm = VM(domain)
     domain.resume()
+    vm.wait_ready()
     return vm
 
 

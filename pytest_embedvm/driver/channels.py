@@ -39,14 +39,13 @@ async def open_console(domain: Completed, running: Running, alias: str | None, *
 
 async def open_channel(domain: Completed, running: Running, name: str | None, *, force: bool) -> ConsoleLink:
     """Open the channel of DOMAIN with this alias, or NAME in the guest, or its first; errors as `open_console`."""
-    # libvirt: qemuDomainOpenChannel, which goes on looking when it has found one
-    found = [channel for channel in channels(domain) if name is None or name in (channel.alias, channel.name)]
-    if not found:
-        raise InternalError(f"cannot find channel {_as_c_prints(name)}")
-    channel = found[0] if name is None else found[-1]
-    if channel.type != "unix":
-        raise InternalError(f"channel {_as_c_prints(name)} is not using a UNIX socket")
-    return await _open(channel, running, "channel stream", force=force)
+    # libvirt: qemuDomainOpenChannel
+    for channel in channels(domain):
+        if name in (None, channel.alias, channel.name):
+            if channel.type != "unix":
+                raise InternalError(f"channel {name or channel.alias} is not using a UNIX socket")
+            return await _open(channel, running, "channel stream", force=force)
+    raise InternalError(f"cannot find channel {_as_c_prints(name)}")
 
 
 def _as_c_prints(name: str | None) -> str:

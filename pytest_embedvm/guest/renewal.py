@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_embedvm.guest.errors import AgentError
 from pytest_embedvm.guest.image.assemble import ROOT
-from pytest_embedvm.guest.image.syscalls import Calls, program
+from pytest_embedvm.guest.image.native import programs
+from pytest_embedvm.guest.image.syscalls import Calls
 from pytest_embedvm.guest.network import cards
 from pytest_embedvm.guest.wait import Deadline
 
@@ -35,8 +36,9 @@ TIMEOUT_S: Final = 30.0
 CLOCK_S: Final = 0.05
 CLOCK_TRIES: Final = 3
 
-#: Where both are in the guest.
+#: Where they are in the guest.
 SCRIPT: Final = "/lib/embedvm/renew"
+CLIENTS: Final = "/lib/embedvm/clients"
 PROGRAM: Final = "/lib/embedvm/syscalls"
 
 #: What the kernel's generator takes in at a time, and then believes itself to be full.
@@ -80,14 +82,14 @@ def install(vm: VM, *, timeout: float = TIMEOUT_S) -> None:
     :raise GuestFileError: when the guest cannot write it.
     """
     deadline = Deadline(timeout)
-    script = (ROOT / SCRIPT[1:]).read_bytes()
-    there = ("/bin/sh", "-c", 'cmp -s - "$0" && [ -x "$1" ]', SCRIPT, PROGRAM)
-    if vm.run(there, input=script, check=False, timeout=deadline.remaining).returncode:
+    scripts = {path: (ROOT / path[1:]).read_bytes() for path in (SCRIPT, CLIENTS)}
+    there = ("/bin/sh", "-c", '[ -x "$0" ] && cat "$@"', PROGRAM, *scripts)
+    if vm.run(there, check=False, timeout=deadline.remaining).stdout != b"".join(scripts.values()):
         vm.run(("mkdir", "-p", str(PurePosixPath(SCRIPT).parent)), timeout=deadline.remaining)
-        vm.write_bytes(SCRIPT, script, 0o755, timeout=deadline.remaining)
-        code = program(vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip())
-        if code is not None:
-            vm.write_bytes(PROGRAM, code, 0o755, timeout=deadline.remaining)
+        arch = vm.run(("uname", "-m"), timeout=deadline.remaining).text.strip()
+        code = {path: data for path, data in programs(arch) if path == PROGRAM[1:]}
+        for path, data in (scripts | code).items():
+            vm.write_bytes(f"/{path.lstrip('/')}", data, 0o755, timeout=deadline.remaining)
     calls = Calls()
     _add_entropy(calls)
     vm.run(("/bin/sh", "-c", _READY, PROGRAM), input=calls.to_bytes(), timeout=deadline.remaining)

@@ -16,6 +16,7 @@ from pytest_embedvm.guest.templates.source import source_of
 from pytest_embedvm.guest.templates.store import Store
 from pytest_embedvm.plugin.preparing import Preparation
 from pytest_embedvm.plugin.settings import SETTINGS
+from pytest_embedvm.plugin.terminal import teller
 from pytest_embedvm.qemu.cache import default_cache_dir
 
 #: pytest shows the line that called, not these.
@@ -48,6 +49,7 @@ class Images(Mapping[str, Path]):
         self._store = Store(
             default_cache_dir() / "images", what="image", limit=self._settings.cache_size, instead=folder
         )
+        self._tell = teller(config)
         self._known: dict[str, _Recipe | Path] = {}
 
     @classmethod
@@ -120,13 +122,14 @@ class Images(Mapping[str, Path]):
 
     def _prepared(self, name: str, recipe: _Recipe) -> Path:
         def make(folder: Path) -> None:
+            self._tell(f"preparing the image '{name}'")
             preparation = Preparation(name, folder / _IMAGE, self._settings)
             with preparation:
                 recipe.prepare(preparation)
             preparation.require_image()
             preparation.image.chmod(READ_ONLY)
 
-        return self._store.get(self._key(recipe), make, title=name) / _IMAGE
+        return self._store.get(self._key(recipe), make, title=name, progress=self._tell) / _IMAGE
 
     def _key(self, recipe: _Recipe) -> str:
         """A hash of all that is known of how the image is made."""

@@ -186,6 +186,7 @@ DEFINED = [
     ("qemuMonitorCommand", lambda d: libvirt_qemu.qemuMonitorCommand(d, "{}", 0), "OPERATION_INVALID", "DOMAIN",
      NOT_RUNNING),
     ("openConsole", lambda d: d.openConsole(None, d.connect().newStream()), "OPERATION_INVALID", "DOMAIN", NOT_RUNNING),
+    ("openChannel", lambda d: d.openChannel(None, d.connect().newStream()), "OPERATION_INVALID", "DOMAIN", NOT_RUNNING),
     ("metadata absent", lookups("metadata", 1, None), "NO_DOMAIN_METADATA", "DOMAIN",
      "metadata not found: Requested metadata element is not present"),
     ("setMetadata elem bad xml", lookups("setMetadata", 2, "<a", "k", "urn:x"), "XML_DETAIL", "DOMAIN",

@@ -31,6 +31,18 @@ def test_console(stream: libvirt.virStream, conn: libvirt.virConnect, driver: Fa
     assert driver.all[0].links[0].closed
 
 
+def test_channel(conn: libvirt.virConnect, domain: libvirt.virDomain, driver: FakeDriver) -> None:
+    stream = conn.newStream()
+    assert domain.openChannel("a", stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE) == 0
+    assert driver.all[0].orders[-1] == ("open_channel", "a", True)
+    assert stream.send(b"hello") == 5
+    assert stream.recv(100) == b"hello"
+    assert failure(domain.openChannel, None, stream)[2] == "Requested operation is not valid: stream is already open"
+    assert stream.abort() == 0
+    domain.openChannel(None, stream)
+    assert driver.all[0].orders[-1] == ("open_channel", None, False)
+
+
 def test_the_end_of_a_console_is_empty(stream: libvirt.virStream, driver: FakeDriver) -> None:
     driver.all[0].links[0].queue.put_nowait(b"")
     assert stream.recv(1) == b""
@@ -66,6 +78,19 @@ def test_a_console_needs_a_stream(domain: libvirt.virDomain) -> None:
         libvirt.VIR_ERR_INVALID_STREAM,
         libvirt.VIR_FROM_STREAMS,
         "invalid stream pointer in virDomainOpenConsole",
+    )
+
+
+def test_a_channel_needs_a_stream_and_known_flags(domain: libvirt.virDomain) -> None:
+    assert failure(domain.openChannel, None, None) == (
+        libvirt.VIR_ERR_INVALID_STREAM,
+        libvirt.VIR_FROM_STREAMS,
+        "invalid stream pointer in virDomainOpenChannel",
+    )
+    assert failure(domain.openChannel, None, domain.connect().newStream(), 2) == (
+        libvirt.VIR_ERR_INVALID_ARG,
+        libvirt.VIR_FROM_QEMU,
+        "unsupported flags (0x2) in function qemuDomainOpenChannel",
     )
 
 

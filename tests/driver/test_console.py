@@ -130,3 +130,37 @@ async def test_what_the_guest_says_is_logged_whoever_listens(embed: OpenDriver, 
         assert machine.evidence().console_logs == {"serial0": log}
         assert log.is_relative_to(driver.root.path)
         assert log.read_bytes() == tiny.GREETING + b"x"
+
+
+CHANNELS = """<channel type='unix'><target type='virtio' name='one'/></channel>
+<channel type='unix'><target type='virtio' name='channel0'/></channel>
+<channel type='pty'><target type='virtio' name='terminal'/></channel>"""
+
+
+async def test_channels(embed: OpenDriver, tmp_path: Path) -> None:
+    """The sentences are libvirt 9.0's."""
+    async with embed() as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path, devices=CHANNELS))
+        first = await machine.open_channel(None)
+        for name in ("one", "channel0", None):  # of an alias and a name, what comes first counts
+            with pytest.raises(OperationFailed, match="Active channel stream exists for this domain"):
+                await machine.open_channel(name)
+        other = await machine.open_channel("channel1")
+        again = await machine.open_channel("one", force=True)
+        assert await first.read(1) == b""
+        for name in ("terminal", "channel2"):
+            with pytest.raises(InternalError, match=rf"^internal error: channel {name} is not using a UNIX socket$"):
+                await machine.open_channel(name)
+        with pytest.raises(InternalError, match=r"^internal error: cannot find channel nosuch$"):
+            await machine.open_channel("nosuch")
+        await other.close()
+        await (await machine.open_channel("channel1")).close()
+        await machine.destroy()
+        assert await again.read(1) == b""
+
+
+async def test_no_channel(embed: OpenDriver, tmp_path: Path) -> None:
+    async with embed() as driver:
+        machine = await driver.create_xml(tiny.xml(tmp_path))
+        with pytest.raises(InternalError, match=r"^internal error: cannot find channel <null>$"):
+            await machine.open_channel(None)

@@ -328,10 +328,11 @@ def test_cards_are_found_by_their_way_through_the_bus() -> None:
     assert list(renewal.places(ET.fromstring(domain))) == [("/1c.0/00.0/05.1", "a"), ("/03.0", "b")]
 
 
+@pytest.mark.parametrize("script", [renewal.SCRIPT, renewal.CLIENTS])
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_any_shell_reads_the_script(shell: str) -> None:
+def test_any_shell_reads_the_scripts(shell: str, script: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
-    words = [shell, *(["sh"] if shell == "busybox" else []), "-n", str(ROOT / renewal.SCRIPT[1:])]
+    words = [shell, *(["sh"] if shell == "busybox" else []), "-n", str(ROOT / script[1:])]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stderr == ""

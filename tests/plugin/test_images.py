@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -126,6 +127,31 @@ def test_a_builder_that_is_killed_leaves_the_lock_free(pytester: pytest.Pytester
     run(pytester, cache).assert_outcomes(passed=1)
     assert calls(pytester) == 2
     assert not list(cache.glob("images/.new-*"))
+
+
+def test_who_makes_one_says_so_and_who_waits_says_for_whom(pytester: pytest.Pytester, cache: Path) -> None:
+    """One of two workers prepares it; it does not go on until the other has said that it waits."""
+    waits = """
+from pytest_embedvm.plugin import images
+from pytest_embedvm.guest.image import lock
+
+class Told:
+    def __init__(self, config): pass
+    def __call__(self, sentence):
+        print(sentence, file=open(HERE / "told", "a"))
+        if sentence.endswith(": 0 s"):
+            open(HERE / "fifo", "w").close()
+
+images.teller = Told
+"""
+    os.mkfifo(pytester.path / "fifo")
+    pytester.makeconftest(
+        CONFTEST.replace("build.create_disk(", "open(HERE / 'fifo').read(); build.create_disk(") + waits
+    )
+    run(pytester, cache, "-n", "2", "--dist", "each").assert_outcomes(passed=2)
+    first, second, *_ = (pytester.path / "told").read_text().splitlines()
+    assert first == "preparing the image 'data'"
+    assert re.fullmatch(r"waiting for process \d+ \(.*\), which is making the image 'data': 0 s", second)
 
 
 def test_a_mapping_of_names_to_files_will_do(pytester: pytest.Pytester) -> None:

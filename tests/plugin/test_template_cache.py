@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from pytest_embedvm.embed import default_cache_dir
 from pytest_embedvm.files import HALF
 from pytest_embedvm.guest.templates.entry import Entry, entries
+from pytest_embedvm.guest.templates.pruning import remove
 from tests.plugin.conftest import environments
 
 pytest.importorskip("xdist")
@@ -25,6 +27,23 @@ def test_it(vm, number):
     assert str(vm.origin).startswith("cloned"), vm.origin
     vm.run(f"echo {number} >/dev/vda; sync; head -c 50000000 /dev/zero >/run/zeros; rm /run/zeros")
     assert vm.run("head -c 1 /dev/vda").text == str(number)
+"""
+
+CHAIN = """
+import pytest
+from pytest_embedvm import embedvm
+
+@embedvm.template(image="disk.img", kernel="built-in")
+def first(vm):
+    vm.run("echo 1 >/dev/vda; sync")
+
+@embedvm.template(after=first)
+def second(vm):
+    vm.run("echo 2 | dd of=/dev/vda bs=512 seek=1 && sync")
+
+@pytest.mark.embedvm(template="second")
+def test_it(vm):
+    assert vm.run("head -c 1 /dev/vda; dd if=/dev/vda bs=512 skip=1 count=1 2>/dev/null | head -c 1").text == "12"
 """
 
 DIES = """
@@ -107,3 +126,18 @@ def test_a_disk_without_room_for_one_is_the_reason_to_boot(pytester: pytest.Pyte
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     assert "2 passed" in done.stdout, done.stdout
     assert [Path(name).suffix for name in done.stdout.splitlines()[-1:]] == [".lock"]
+
+
+@pytest.mark.usefixtures("tests")
+def test_one_whose_disk_stands_on_another_needs_it(pytester: pytest.Pytester, cache: Path) -> None:
+    pytester.makepyfile(CHAIN)
+    run(pytester).assert_outcomes(passed=1)
+    found = {entry.title: entry for entry in entries(cache)}
+    assert found.keys() == {"first", "second"}
+    assert found["second"].stands_on == {found["first"].directory}
+    assert remove([found["first"]], cache) == [found["first"]]
+    os.truncate(found["first"].directory / "disks/vda.qcow2", 0)
+    assert not any(entry.whole for entry in entries(cache))
+    run(pytester).assert_outcomes(passed=1)
+    assert all(entry.whole for entry in entries(cache))
+    assert remove(entries(cache), cache) == []

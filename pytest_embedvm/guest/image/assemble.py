@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pytest_embedvm.guest.image import syscalls
 from pytest_embedvm.guest.image.initramfs import Archive
 from pytest_embedvm.guest.image.modules import Modules
 from pytest_embedvm.guest.image.native import programs
@@ -44,9 +43,6 @@ def assemble(busybox: Program, names: list[str], agent: Program, release: str, m
     for source in scripts():
         data = source.read_bytes()
         archive.file(str(source.relative_to(ROOT)), data, 0o755 if data.startswith(b"#!") else 0o644)
-    calls = syscalls.program(arch)
-    if calls is not None:
-        archive.file("lib/embedvm/syscalls", calls, 0o755)
     return archive.to_bytes()
 
 

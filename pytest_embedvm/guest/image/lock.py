@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pytest_embedvm.errors import OperationTimeout
 from pytest_embedvm.files import PRIVATE_FILE, lock_holders
 
-#: How often who waits is told what for.
+#: When who waits is told again what for; after that when he has waited twice as long, and so on.
 PROGRESS_S: Final = 5.0
 
 
@@ -23,7 +23,7 @@ def locked(path: Path, doing: str, timeout: float, progress: Callable[[str], Non
 
     :param doing: what a process does that holds it, as in "has been building the guest".
     :param timeout: seconds to wait for another process.
-    :param progress: told what is waited for, at once and every few seconds.
+    :param progress: told what is waited for: at once, after a few seconds, and then more and more seldom.
     :raise OperationTimeout: when it holds the lock for longer.
     """
     lock = FileLock(path, mode=PRIVATE_FILE)
@@ -38,7 +38,7 @@ def locked(path: Path, doing: str, timeout: float, progress: Callable[[str], Non
             raise OperationTimeout(f"{_holder(path)} has been {doing} for {timeout:g} s; it holds {path}")
         if progress is not None:
             progress(f"waiting for {_holder(path)}, which is {doing}: {waited:.0f} s")
-        pause = min(PROGRESS_S, timeout - waited)
+        pause = min(max(PROGRESS_S, waited), timeout - waited)
     try:
         yield
     finally:

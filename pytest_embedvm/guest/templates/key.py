@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +61,7 @@ def template_key(
     known = [
         *(FORMAT, _project(), capabilities, accelerator, cpu, version, parent),
         _described(parse(domain, root="domain"), digests),
-        prepare and source_of(prepare, rootpath or _home(prepare)),
+        prepare and _source(prepare, rootpath or _home(prepare)),
     ]
     digest = hashlib.sha256(repr(known).encode("utf-8", "surrogatepass"))
     for path in inputs:
@@ -124,6 +124,14 @@ def _plain(element: Element, digests: Mapping[str, str]) -> object:
     attributes = sorted((str(name), content(str(value))) for name, value in element.attrib.items())
     children = [_plain(child, digests) for child in element.iterchildren("*")]
     return element.tag, attributes, content(_text(element)), children
+
+
+def _source(prepare: Callable[..., object], root: Path) -> str:
+    """Found out once for each function: it takes milliseconds, and every test of a template wants its key."""
+    return _found_source(prepare, root) if isinstance(prepare, Hashable) else source_of(prepare, root)
+
+
+_found_source: Final = lru_cache(maxsize=256)(source_of)
 
 
 def _home(prepare: Callable[..., object]) -> Path:

@@ -64,7 +64,7 @@ class Store:
 
         :param title: what it is, for people.
         :param anew: the name of a run for which it is to be made anew, by the first of its processes that comes.
-        :param progress: told for whom is waited, again and again; when it is made here, MAKE can tell.
+        :param progress: told for whom is waited, more and more seldom; when it is made here, MAKE can tell.
         :raise SystemFailure: when the disk is full, or the cache cannot be written and there is nothing `instead`.
         :raise OperationTimeout: when another process has been making it for an hour.
         """

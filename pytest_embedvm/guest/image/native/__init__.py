@@ -9,7 +9,8 @@ from typing import Final
 from pytest_embedvm.guest.image.native.compiler import compiled
 
 EXEC_SERVER: Final = Path(__file__).parent / "exec_server.source"
-SOURCES: Final = {"lib/embedvm/exec": EXEC_SERVER}
+SYSCALLS: Final = Path(__file__).parent / "syscalls.source"
+SOURCES: Final = {"lib/embedvm/exec": EXEC_SERVER, "lib/embedvm/syscalls": SYSCALLS}
 
 
 def programs(arch: str) -> Iterator[tuple[str, bytes]]:
