@@ -256,6 +256,19 @@ def test_checkpoints(clone: Clone) -> None:
         vm.restore("one")
 
 
+def test_a_reset_that_failed_can_be_tried_again(clone: Clone, template: Path) -> None:
+    vm = clone("unlucky")
+    vm.run("touch /root/poison")
+    away = template.rename(template.with_name("away"))
+    try:
+        with pytest.raises(libvirt.libvirtError, match="template"):
+            vm.reset_to_template()
+    finally:
+        away.rename(template)
+    vm.reset_to_template()
+    assert state(vm) == CLEAN
+
+
 def test_who_booted_cannot_be_reset(connection: libvirt.virConnect) -> None:
     xml = "<domain type='qemu'><name>cold</name><memory unit='MiB'>16</memory><os><type>hvm</type></os></domain>"
     with VM.boot(connection, xml) as vm:
