@@ -71,6 +71,15 @@ class AgentAbsent(AgentError):
     """There is no agent in the guest yet, or any more, or what there was went away with the question."""
 
 
+class ServerAbsent(AgentAbsent):
+    """The built-in guest's own server for commands went away with the command."""
+
+    def __init__(self) -> None:
+        self.command = "exec"
+        self.detail = "the guest's server for commands went away"
+        GuestError.__init__(self, self.detail)
+
+
 class GuestFileError(GuestError):
     """A file in the guest cannot be read or written; `path` is which, `detail` the guest's own words."""
 

@@ -15,7 +15,7 @@ from typing import IO, Final
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.agent import AFTERMATH_S
 from pytest_embedvm.guest.definition import EXEC_PORT
-from pytest_embedvm.guest.errors import AgentAbsent, WaitTimeout
+from pytest_embedvm.guest.errors import ServerAbsent, WaitTimeout
 from pytest_embedvm.guest.exec_link import Link, Outcome
 from pytest_embedvm.guest.exec_wire import PADDING, TOKEN_BYTES, Kind, frame, pieces
 from pytest_embedvm.guest.wait import Deadline, Watch
@@ -70,7 +70,7 @@ class ExecChannel:
         :param sink: where its standard output goes as it comes, however much that is.
         :raise GuestStopped: as soon as the guest is dead or was reset.
         :raise WaitTimeout: when the guest does not take the command in time.
-        :raise AgentAbsent: when the server goes away meanwhile.
+        :raise ServerAbsent: when the server goes away meanwhile.
         """
         if not self._turn.acquire(blocking=False):
             return None
@@ -140,7 +140,8 @@ class ExecChannel:
                 return self._link
             break
         self.close()
-        self._not_before = time.monotonic() + RETRY_S
+        if deadline.remaining:
+            self._not_before = time.monotonic() + RETRY_S
         return None
 
     def _synchronize(self, link: Link, padding: bytes, deadline: Deadline) -> None:
@@ -166,7 +167,7 @@ class ExecChannel:
             return link.outcome(self._awaited_end(link, number, awaited))
         except (libvirt.libvirtError, _Gone) as error:
             self._explain(link, awaited)
-            raise AgentAbsent("exec", "the guest's server for commands went away") from error
+            raise ServerAbsent from error
         finally:
             link.end()
 

@@ -59,6 +59,8 @@ class _Command:
         self.end: dict[Kind, int] = {}
 
     def take(self, frame: Frame) -> None:
+        if self.end:
+            return
         if frame.kind in self.outputs:
             self.outputs[frame.kind].add(frame.data)
         elif frame.kind is Kind.FAILED:

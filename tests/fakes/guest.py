@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class FakeStream:
 
     def abort(self) -> int:
         if self.line:
-            self.line.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the other end was first
+                self.line.shutdown(socket.SHUT_RDWR)
         self.fed.put(b"")
         return 0
 

@@ -291,6 +291,16 @@ def test_templates_of_the_users_own(pytester: pytest.Pytester, run: Run) -> None
     assert made.read_text().split()[-2:] == ["database", "filled"]
 
 
+def test_a_clone_that_fails_shows_what_its_template_had_shown(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(vm):\n    vm.run('echo of the clone >/dev/console')\n    assert 0")
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*embedvm: vm: last 20 lines of console serial0*", "*Run /init*", "of the clone"])
+    (kept,) = (pytester.path / "test-results").glob("*/vm")
+    assert "Linux version" in (kept / "template-console.log").read_text()
+    assert (kept / "serial0.log").read_text().split() == ["of", "the", "clone"]
+
+
 def test_a_preparation_that_fails_is_tried_once(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
