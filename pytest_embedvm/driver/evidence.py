@@ -32,6 +32,8 @@ class Evidence:
     #: What was captured of its cards, and in a sentence what each holds.
     captures: Mapping[Path, str]
     log: Path
+    #: The directory of the template that it went on from.
+    template: Path | None = None
 
 
 async def of_all(driver: Driver) -> dict[str, Evidence]:
@@ -53,6 +55,7 @@ def collect(last: Running | None, log: Path) -> Evidence:
         console_logs={port.alias: port.log for port in last.ports if port.log},
         captures={capture.path: capture.summary for capture in last.captures},
         log=last.log,
+        template=last.cloned.template.folder if last.cloned else None,
     )
 
 

@@ -26,7 +26,10 @@ from pytest_embedvm.plugin.spare import Made, Ready
 #: pytest shows the line that called, not these.
 __tracebackhide__ = True
 
-_PLANNED: Final = pytest.StashKey["_Planned"]()
+_PLANNED: Final = pytest.StashKey["_Planned | None"]()
+
+#: So many tests at most, before it is tried again whether they are long enough for something to be made meanwhile.
+MOST_SKIPPED: Final = 16
 
 #: So much memory stays free: a VM that nobody needs yet is not to take it.
 SPARED_BYTES: Final = 512 * memory.MIB
@@ -80,6 +83,9 @@ class Ahead:
         #: What was found when its test was not there any more to be told.
         self._stayed: list[str] = []
         self._is_last = False
+        #: How many tests are not prepared for, and how many the next time that nothing is ready in time.
+        self._skipped = 0
+        self._to_skip = 1
         self._pool = Pool(folder, slots, self, size=size, may=lambda: memory.available() > SPARED_BYTES)
 
     # What hooks and fixtures ask
@@ -87,7 +93,13 @@ class Ahead:
     def prepare(self, item: pytest.Item | None) -> None:
         """A test has begun, and ITEM is next, if any: begin with what that will want."""
         self._is_last = item is None
-        self._pool.prepare(partial(_plan, item) if item is not None and definition_of(item, VM_FIXTURE) else None)
+        if item is None or definition_of(item, VM_FIXTURE) is None:
+            return self._pool.prepare(None)
+        if self._skipped:
+            self._skipped -= 1
+            return self._pool.prepare(None)
+        item.stash[_PLANNED] = None
+        return self._pool.prepare(partial(_plan, item))
 
     def over(self) -> None:
         """A test is over, and another may begin."""
@@ -100,9 +112,17 @@ class Ahead:
             planned = None
         ready = self._pool.take(planned.recipe if planned else None)
         if ready is None:
+            self._give_up_for_a_while(item)
             return None
+        self._to_skip = 1
         ready.slot.give(item.nodeid)
         return Handed(ready, self._in_use.pop(ready.made.root), self._leave)
+
+    def _give_up_for_a_while(self, item: pytest.Item) -> None:
+        """Where tests are so short that nothing is ready in time, what is made for them only costs them time."""
+        if _PLANNED in item.stash and not self._skipped:
+            self._skipped = self._to_skip
+            self._to_skip = min(2 * self._to_skip, MOST_SKIPPED)
 
     def give_back(self, handed: Handed) -> None:
         """The test that was given HANDED has not used it."""
@@ -173,7 +193,9 @@ class Ahead:
 def _plan(item: pytest.Item) -> Recipe | None:
     """What ITEM will want; noted with it."""
     recipe = recipe_of(item, item.config.stash[SETTINGS])
-    if recipe is not None:
+    if recipe is None:
+        del item.stash[_PLANNED]
+    else:
         item.stash[_PLANNED] = _Planned(recipe, {path: _look(path) for path in recipe.files})
     return recipe
 

@@ -75,8 +75,11 @@ def collect(item: pytest.Item, report: pytest.TestReport) -> None:
 
 def _sections(name: str, found: Evidence) -> list[tuple[str, str]]:
     sections = []
+    template = _console_of_template(found)
+    before = _text(template) if template else ""
     for alias, path in found.console_logs.items():
-        lines = _text(path).splitlines()
+        lines = (before + _text(path)).splitlines()
+        before = ""  # a template has the first console's alone
         if lines:
             tail = "\n".join(lines[-CONSOLE_LINES:])
             sections.append((f"embedvm: {name}: last {CONSOLE_LINES} lines of console {alias}", tail))
@@ -107,6 +110,9 @@ def _keep(output: Path, folder: Path, found: Evidence) -> None:
     texts = {"command-line.sh": found.command_line, "qmp.log": "\n".join(found.qmp_trace)}
     copies = {"qemu.log": found.log, **{f"{alias}.log": path for alias, path in found.console_logs.items()}}
     copies |= {path.name: path for path in found.captures}
+    template = _console_of_template(found)
+    if template is not None:
+        copies["template-console.log"] = template
     make_private_directory(output / folder)
     with (output / LIST).open("a") as listed:
         # Listed before it is there; one write, so that the lines of several workers do not mix.
@@ -116,6 +122,13 @@ def _keep(output: Path, folder: Path, found: Evidence) -> None:
     for name, path in copies.items():
         if path.is_file():
             shutil.copyfile(path, output / folder / name)
+
+
+def _console_of_template(found: Evidence) -> Path | None:
+    """What the first console of a clone's template had shown when it was stopped; None where it is no clone."""
+    from pytest_embedvm.guest.templates.building import CONSOLE
+
+    return found.template / CONSOLE if found.template is not None else None
 
 
 def _safe(name: str) -> str:

@@ -37,7 +37,7 @@ TAKE_TIMEOUT_S: Final = 60.0
 #: The thread, at the session's end: it may be in the middle of one.
 CLOSE_TIMEOUT_S: Final = 60.0
 #: What is done behind a test's back begins so much after the test: its first steps are not to wait for that.
-QUIET_S: Final = 0.03
+QUIET_S: Final = 0.05
 #: The same between two tests: until the second begins, or this is over.
 BETWEEN_S: Final = 1.0
 

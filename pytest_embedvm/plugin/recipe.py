@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -35,6 +35,11 @@ _LADDER: Final = (
     "embedvm_vm",
     VM_FIXTURE,
 )
+
+
+#: What a VM stands on, and what gives one.
+_FOUNDATIONS: Final = {"embedvm_root", "embedvm_machines", "embedvm_conn_factory", "embedvm_conn"}
+_MACHINES: Final = {"embedvm_vm", "embedvm_domain", VM_FIXTURE}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         return None  # the test will say it
     if chain and definition_of(item, "embedvm_template") is not templates.declarations_of:
         return None
-    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
+    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet
@@ -135,5 +140,20 @@ def definition_of(item: pytest.Item, name: str) -> object:
 def _uses_only_ours(item: pytest.Item) -> bool:
     """Whether ITEM asks for `vm`, and all that leads to it is this plugin's own."""
     found = {name: definition for name in _LADDER if (definition := definition_of(item, name))}
-    modules = {getattr(getattr(definition, "func", None), "__module__", None) for definition in found.values()}
-    return VM_FIXTURE in found and modules == {FIXTURES}
+    modules = {_module(definition) for definition in found.values()}
+    return VM_FIXTURE in found and modules == {FIXTURES} and not any(map(_comes_before, _definitions(item)))
+
+
+def _definitions(item: pytest.Item) -> Iterator[Any]:
+    info = getattr(item, "_fixtureinfo", None)
+    return (found[-1] for found in info.name2fixturedefs.values() if found) if info is not None else iter(())
+
+
+def _comes_before(definition: Any) -> bool:
+    """Whether a fixture of the user's may do something to the root, or define something in it, before `vm` is there."""
+    asked = set(definition.argnames)
+    return _module(definition) != FIXTURES and bool(asked & _FOUNDATIONS) and not asked & _MACHINES
+
+
+def _module(definition: object) -> object:
+    return getattr(getattr(definition, "func", None), "__module__", None)

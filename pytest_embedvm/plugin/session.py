@@ -358,6 +358,8 @@ class Machines:
         unknown = keywords.keys() - set(KNOWN)
         if unknown:
             raise TypeError(f"vm_factory() knows name, xml, connection, {', '.join(KNOWN)}; not {', '.join(unknown)}")
+        if "scope" in keywords:
+            raise ValueError(f"vm_factory(scope={keywords['scope']!r}): its VMs end with the test")
         try:
             wanted = dataclasses.replace(wanted, **with_template(keywords, self._declarations, None))
         except ValueError as error:

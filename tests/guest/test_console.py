@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import cast
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_matches_in_a_row_are_found_in_a_row(fake: VM, domain: FakeDomain) -> No
     assert fake.console.wait_for(re.compile(r"one (\d)"))[1] == "2"
     assert fake.console.wait_for(r"one (\d)", from_start=True)[1] == "1"
     assert fake.console.wait_for("2")[0] == "2"
+
+
+def test_a_clone_goes_on_with_what_its_template_had_shown(domain: FakeDomain) -> None:
+    shown: list[str] = []
+    history = b"Linux\r\nlogin: "
+    with VM(cast("libvirt.virDomain", domain), show=lambda _, line: shown.append(line), history=history) as vm:
+        domain.stream.fed.put(b"root\r\nwelcome\r\n")
+        assert vm.console.wait_for("^Lin").start() == 0
+        assert vm.console.wait_for("^wel")
+        assert vm.console.text == "Linux\nlogin: root\nwelcome\n"
+    assert shown == ["root", "welcome"]
 
 
 def test_what_comes_later_ends_the_wait(fake: VM, domain: FakeDomain) -> None:

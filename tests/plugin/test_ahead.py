@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from pytest_embedvm.plugin import ahead as module
 from pytest_embedvm.plugin.ahead import Ahead
+from pytest_embedvm.plugin.recipe import _uses_only_ours
 from pytest_embedvm.plugin.slots import Slots
 from tests.plugin.conftest import environments
 from tests.plugin.test_session import line_of, qemus, read_until, started, wait_gone
@@ -231,20 +233,110 @@ def test_a_number_that_is_none(pytester: pytest.Pytester, word: str) -> None:
     result.stderr.re_match_lines([r"ERROR: embedvm_(max_vms|pool)=.*: it must be a whole number, [01] or more"])
 
 
-def test_what_it_is_made_of_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Item(SimpleNamespace):
+    """A test that wants `recipe`, and asks for `vm` if it has one."""
+
+    def __init__(self, recipe: Any) -> None:
+        there = {"vm": [SimpleNamespace()]} if recipe else {}
+        super().__init__(
+            stash=pytest.Stash(),
+            nodeid="test_it",
+            recipe=recipe,
+            config=SimpleNamespace(stash={module.SETTINGS: None}),
+            _fixtureinfo=SimpleNamespace(name2fixturedefs=there),
+        )
+
+
+@pytest.fixture
+def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """One whose pool only notes what it is told; it has what `ready` says."""
+    monkeypatch.setattr(module, "recipe_of", lambda item, _settings: item.recipe)
+    ahead: Any = Ahead(tmp_path / "pool", Slots(tmp_path / "slots", 1), 1)
+    ahead.asked, ahead.plans, ahead.ready = [], [], None
+
+    def take(recipe: object) -> object:
+        ahead.asked.append(recipe)
+        return ahead.ready
+
+    monkeypatch.setattr(ahead._pool, "take", take)
+    monkeypatch.setattr(ahead._pool, "prepare", ahead.plans.append)
+    yield ahead
+    ahead.close()
+
+
+def test_what_it_is_made_of_has_changed(ahead: Any, tmp_path: Path) -> None:
     """A kernel that the test before has built anew is not the one of which the clone was made."""
     kernel = tmp_path / "kernel"
     kernel.write_text("old")
-    recipe: Any = SimpleNamespace(key="a", files=[kernel])
-    asked: list[object] = []
-    monkeypatch.setattr(module, "recipe_of", lambda *_: recipe)
-    item: Any = SimpleNamespace(stash=pytest.Stash(), config=SimpleNamespace(stash={module.SETTINGS: None}))
-    ahead = Ahead(tmp_path / "pool", Slots(tmp_path / "slots", 1), 1)
-    monkeypatch.setattr(ahead._pool, "take", asked.append)
-    assert ahead.take(item) is None
-    assert module._plan(item) is recipe
-    assert ahead.take(item) is None
+    item = Item(SimpleNamespace(key="a", files=[kernel]))
+    ahead.take(item)
+    ahead.prepare(item)
+    assert ahead.plans[-1]() is item.recipe
+    ahead.take(item)
     kernel.write_text("new one")
-    assert ahead.take(item) is None
-    assert asked == [None, recipe, None]
-    ahead.close()
+    ahead.take(item)
+    assert ahead.asked == [None, item.recipe, None]
+
+
+def test_where_tests_are_too_short_it_is_tried_again_less_and_less(ahead: Any) -> None:
+    recipe = SimpleNamespace(key="a", files=[])
+    tried = []
+    for number in range(60):
+        item = Item(recipe)
+        ahead.prepare(item)
+        if ahead.plans[-1] is not None:
+            tried.append(number)
+        ahead.take(item)
+    assert tried == [0, 2, 5, 10, 19, 36, 53]
+    made = SimpleNamespace(root=Path("/there"))
+    ahead.ready = SimpleNamespace(slot=SimpleNamespace(give=lambda _owner: None), made=made)
+    ahead._skipped, ahead._in_use = 0, {made.root: set()}
+    item = Item(recipe)
+    ahead.prepare(item)
+    ahead.take(item)
+    ahead.ready = None
+    for expected in (True, False, True):
+        item = Item(recipe)
+        ahead.prepare(item)
+        assert (ahead.plans[-1] is not None) == expected, "one that came in time, and all begins anew"
+        ahead.take(item)
+
+
+def test_nothing_is_planned_for_who_wants_nothing(ahead: Any) -> None:
+    ahead.prepare(None)
+    ahead.prepare(Item(None))
+    assert ahead.plans == [None, None]
+    unknown = Item(SimpleNamespace(key="a", files=[]))
+    ahead.prepare(unknown)
+    unknown.recipe = None
+    assert ahead.plans[-1]() is None
+    ahead.take(unknown)
+    ahead.prepare(Item(SimpleNamespace(key="a", files=[])))
+    assert ahead.plans[-1] is not None, "it was not late, there was nothing to make"
+
+
+def test_what_other_fixtures_do_before_the_vm_is_there_is_not_skipped(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def configured(embedvm_root): (embedvm_root / "etc").mkdir()
+        @pytest.fixture
+        def through_another(configured): pass
+        @pytest.fixture
+        def with_network(embedvm_conn): pass
+        @pytest.fixture
+        def logged_in(vm, embedvm_conn): pass
+
+        def test_plain(vm, embedvm_root, embedvm_conn, vm_factory, tmp_path): pass
+        def test_logged_in(logged_in): pass
+        def test_configured(vm, configured): pass
+        def test_through_another(vm, through_another): pass
+        def test_with_network(with_network, vm): pass
+        def test_domain_only(embedvm_domain): pass
+        def test_none(tmp_path): pass
+        """
+    )
+    items, _ = pytester.inline_genitems()
+    assert [item.name for item in items if _uses_only_ours(item)] == ["test_plain", "test_logged_in"]

@@ -73,8 +73,8 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
             vm.network.partition(vm)
             poison(vm)
 
-        @pytest.mark.parametrize("ending", ENDINGS)
-        def test_ended(prepared, ending, embedvm_root, embedvm_conn):
+        @pytest.mark.parametrize("number", range(2))
+        def test_clean(prepared, number, embedvm_root, embedvm_conn):
             vm = prepared
             heard.clear()
             assert embedvm_conn.getURI() == f"qemu:///embed?root={embedvm_root}"
@@ -128,7 +128,7 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
         """
     )
     result = pytester.runpytest_subprocess("--embedvm", "-v")
-    result.assert_outcomes(passed=15)
+    result.assert_outcomes(passed=13)
     assert not [*environments(str(pytester.path))]
     assert not [path for path in pytester.path.rglob("embedvm-module*") if path.is_dir()]
 
@@ -174,6 +174,8 @@ def test_what_a_failed_test_leaves_is_its_own(pytester: pytest.Pytester) -> None
     pytester.makeini("[pytest]\nembedvm_scope = module\n")
     pytester.makepyfile(
         """
+        import pytest
+
         def test_one(vm):
             vm.console.sendline("echo first''ly")
             vm.console.wait_for("^firstly")
@@ -183,19 +185,21 @@ def test_what_a_failed_test_leaves_is_its_own(pytester: pytest.Pytester) -> None
             vm.console.wait_for("^secondly")
             assert "firstly" not in vm.console.text
             vm_factory(name="other")
+            with pytest.raises(ValueError, match="its VMs end with the test"):
+                vm_factory(scope="module")
             raise AssertionError
 
         def test_three(vm):
             raise AssertionError
         """
     )
-    result = pytester.runpytest_subprocess("--embedvm")
+    result = pytester.runpytest_subprocess("--embedvm", "--embedvm-pause")
     result.assert_outcomes(passed=1, failed=2)
-    kept = {path.parent.parent.name: path for path in (pytester.path / "test-results").rglob("vm/*.log")}
+    result.stdout.fnmatch_lines(["*its machines are as it left them*", "* console */embedvm-module0 vm"])
     folders = {path.name: path for path in (pytester.path / "test-results").iterdir() if path.is_dir()}
     assert len(folders) == 2, folders
     two, three = sorted(folders.values(), key=lambda path: "three" in path.name)
-    assert b"secondly" in b"".join(path.read_bytes() for path in two.rglob("*.log")), kept
+    assert b"secondly" in b"".join(path.read_bytes() for path in two.rglob("*.log"))
     assert sorted(path.name for path in two.iterdir()) == ["other", "vm"]
     assert [path.name for path in three.iterdir()] == ["vm"]
     for folder in (two, three):
@@ -284,3 +288,34 @@ def test_what_is_left_in_a_root(tmp_path: Path) -> None:
         assert words[3:] == ["left volume 'vol' in pool 'default'", "changed network 'default'"]
         network.undefine()
         assert "left network 'left'" not in inventory.changes(before, inventory.take(connection, (), ()))
+
+
+def test_a_template_of_the_users_own_is_what_it_goes_back_to(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_embedvm import embedvm
+        from conftest import SEEN, identity
+
+        @embedvm.template(network="none")
+        def database(vm):
+            vm.run("echo rows >/root/database")
+
+        pytestmark = pytest.mark.embedvm(scope="module", network="none")
+
+        @pytest.mark.embedvm(template=database)
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(vm, number):
+            assert SEEN.setdefault("uuid", vm.domain.UUIDString()) == vm.domain.UUIDString()
+            assert vm.run("cat /root/database").text == "rows\\n"
+            vm.run("rm /root/database")
+            vm.reset_to_template()
+            assert vm.run("cat /root/database").text == "rows\\n"
+            vm.run("rm /root/database")
+
+        def test_another(vm):
+            assert vm.run("ls /root").text == ""
+        """
+    )
+    pytester.runpytest_subprocess("--embedvm").assert_outcomes(passed=3)

@@ -6,12 +6,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import pytest
 
+from pytest_embedvm.guest import CannotClone
+from pytest_embedvm.guest.cloud_init import Seed
+from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.origins import Origins, summary
-from pytest_embedvm.plugin.settings import MADE, ORIGIN
+from pytest_embedvm.plugin.settings import MADE, ORIGIN, Settings
+from pytest_embedvm.plugin.templates import Blueprints
 from pytest_embedvm.qemu.cache import default_cache_dir
 
 Run: TypeAlias = Callable[..., pytest.RunResult]
@@ -179,6 +183,31 @@ def test_what_cannot_be_cloned_boots_and_says_why(pytester: pytest.Pytester, run
     )
 
 
+VOLUME: Final = "<disk type='volume'><source pool='default' volume='v'/><target dev='vda'/></disk>"
+SHARE: Final = "<filesystem><source dir='/private/share'/><target dir='x'/></filesystem>"
+
+
+@pytest.mark.parametrize(
+    ("devices", "keywords", "reason"),
+    [
+        (VOLUME, {}, "nobody can tell when its volume 'v' changes"),
+        (SHARE, {}, "its XML names a file of this test, below /private"),
+        ("<interface type='network'/>", {"network": "host"}, "the host's network would hear it as its template"),
+        ("", {"cloud_init": Seed()}, "cloud-init reads its seed at the first boot"),
+    ],
+)
+def test_what_no_template_can_stand_for(devices: str, keywords: dict[str, Any], reason: str) -> None:
+    blueprints = Blueprints(cast("Settings", None))
+    with pytest.raises(CannotClone, match=re.escape(reason)):
+        blueprints.of(
+            TINY.format(more="", devices=devices),
+            DomainArguments(**keywords),
+            [],
+            overlays={},
+            private=Path("/private"),
+        )
+
+
 def test_a_guest_that_does_not_come_up_is_tried_once(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
@@ -289,6 +318,16 @@ def test_templates_of_the_users_own(pytester: pytest.Pytester, run: Run) -> None
     (pytester.path / "schema").write_text("schema\n")
     run("-k", "test_the_name and 1", "--embedvm-boot=cold").assert_outcomes(passed=1)
     assert made.read_text().split()[-2:] == ["database", "filled"]
+
+
+def test_a_clone_that_fails_shows_what_its_template_had_shown(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(vm):\n    vm.run('echo of the clone >/dev/console')\n    assert 0")
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*embedvm: vm: last 20 lines of console serial0*", "*Run /init*", "of the clone"])
+    (kept,) = (pytester.path / "test-results").glob("*/vm")
+    assert "Linux version" in (kept / "template-console.log").read_text()
+    assert (kept / "serial0.log").read_text().split() == ["of", "the", "clone"]
 
 
 def test_a_preparation_that_fails_is_tried_once(pytester: pytest.Pytester, run: Run) -> None:

@@ -21,7 +21,7 @@ AGENT: Final = ("qemu-ga", "qemu-guest-agent")
 #: What /init and its scripts call; a busybox without one of them makes a guest that lacks something.
 APPLETS: Final = frozenset((
     "sh", "mount", "umount", "modprobe", "ip", "ln", "mkdir", "usleep", "udhcpc", "setsid", "start-stop-daemon",
-    "uevent", "acpid", "poweroff", "reboot", "halt", "renice", "head", "pidof",
+    "uevent", "acpid", "ifconfig", "poweroff", "reboot", "halt", "renice", "head", "pidof",
 ))  # fmt: skip
 
 LIST_TIMEOUT_S: Final = 30.0

@@ -90,10 +90,12 @@ def file_digest(path: Path) -> str:
     """
     with path.open("rb") as file:
         looks = _looks(file)
-        for known in (_known.get(path), _noted(path, looks)):
-            if known and known[0] == looks:
-                _known[path] = known
-                return known[1]
+        known = _known.get(path)
+        if known is None or known[0] != looks:
+            known = _noted(path, looks)
+        if known is not None and known[0] == looks:
+            _known[path] = known
+            return known[1]
         found = _digest(file)
         if _is_settled(file, looks):
             _known[path] = looks, found
