@@ -256,7 +256,6 @@ def test_the_reader_ends_with_the_vm(by_channel: VM) -> None:
     assert not reader.is_alive()
 
 
-
 def test_a_domain_that_is_gone_is_the_agents_to_explain(by_channel: VM, domain: FakeDomain) -> None:
     domain.XMLDesc = lambda: absent("")  # type: ignore[method-assign]
     domain.agent = absent
