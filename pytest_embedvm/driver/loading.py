@@ -11,6 +11,7 @@ from pytest_embedvm.driver import stop
 from pytest_embedvm.driver.events import AgentLifecycle
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
+from pytest_embedvm.driver.network.joining import wait_joined
 from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.start import last_words
 from pytest_embedvm.errors import InternalError, OperationTimeout
@@ -23,10 +24,10 @@ LOAD_TIMEOUT_S: Final = 60.0
 
 
 async def wait_loaded(machine: Machine, running: Running, half: Transfer, timeout: float = LOAD_TIMEOUT_S) -> None:
-    """Wait until QEMU has loaded the guest.
+    """Wait until QEMU has loaded the guest, which may go on from then on.
 
     :raise InternalError: when it could not, or ended; with its own words.
-    :raise OperationTimeout: when that takes longer than TIMEOUT seconds.
+    :raise OperationTimeout: when that takes longer than TIMEOUT seconds; or another 10 s for the cables of its cards.
     """
     if await transfer.first(half.wait_over(), running.monitor.wait_closed(), timeout=timeout) is None:
         seen = f"last seen: migration {half.status}"
@@ -35,6 +36,7 @@ async def wait_loaded(machine: Machine, running: Running, half: Transfer, timeou
         await transfer.first(running.process.wait(), timeout=stop.FORCED_TIMEOUT_S)
         # libvirt: qemuMigrationDstFinishActive, qemuProcessReportLogError
         raise InternalError(f"guest unexpectedly quit: {qemus_words(machine, running)}")
+    await wait_joined(running)
 
 
 async def learn_channels(machine: Machine, running: Running) -> None:

@@ -110,6 +110,11 @@ async def _fake_reboot(machine: Machine, running: Running) -> None:
         running.got_shutdown = False
 
 
+def _cable_joined(_machine: Machine, running: Running, data: Data) -> None:
+    running.joined.add(str(data["netdev-id"]))
+    running.has_joined.set()
+
+
 def _reset(machine: Machine, running: Running, data: Data) -> None:  # noqa: ARG001
     running.fake_reboot = False
     running.guest_left.set()
@@ -292,6 +297,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "JOB_STATUS_CHANGE": blockjobs.changed,
     "MIGRATION": _migration,
     "MIGRATION_PASS": _migration_pass,
+    "NETDEV_STREAM_CONNECTED": _cable_joined,
     "RESET": _reset,
     "RESUME": _resume,
     "RTC_CHANGE": _rtc_change,

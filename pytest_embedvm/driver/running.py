@@ -88,6 +88,9 @@ class Running:
     removals: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     #: Who waits for a tray to open.
     trays: Trays = field(default_factory=Trays)
+    #: The cables that QEMU was heard to take up, by its name of its end; and whether that was one more.
+    joined: set[str] = field(default_factory=set)
+    has_joined: asyncio.Event = field(default_factory=asyncio.Event)
     #: Consoles that are open, by alias.
     consoles: dict[str, ConsoleLink] = field(default_factory=dict)
     watcher: asyncio.Task[None] | None = None
