@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from pytest_embedvm.files import make_private_directory, memory_file, set_aside, write_atomically
+from pytest_embedvm.files import copy_sparse, make_private_directory, memory_file, set_aside, write_atomically
 
 
 def mode(path: Path) -> int:
@@ -76,3 +78,44 @@ def test_a_memory_file_is_in_no_directory() -> None:
         assert Path(f"/proc/self/fd/{file.fileno()}").read_bytes() == b"x"
         assert os.fstat(file.fileno()).st_nlink == 0
         assert not os.get_inheritable(file.fileno())
+
+
+def test_a_copy_has_its_holes(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        for at in 0, 5 << 20, 64 << 20:
+            file.seek(at)
+            file.write(b"data" * 3000)
+        file.truncate(128 << 20)
+    copy_sparse(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks + 8
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(4096)])
+def test_a_copy_of_little(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "source").write_bytes(content)
+    copy_sparse(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == content
+
+
+def test_a_copy_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with pytest.raises(FileNotFoundError):
+        copy_sparse(source, target)
+    source.write_bytes(b"data")
+    target.write_bytes(b"there")
+    with pytest.raises(FileExistsError):
+        copy_sparse(source, target)
+    assert target.read_bytes() == b"there"
+    target.unlink()
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fcntl, "ioctl", fail)
+    monkeypatch.setattr(os, "sendfile", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        copy_sparse(source, target)
+    assert not target.exists()

@@ -15,7 +15,7 @@ from typing import IO, Final
 from pytest_embedvm import libvirt
 from pytest_embedvm.guest.agent import AFTERMATH_S
 from pytest_embedvm.guest.definition import EXEC_PORT
-from pytest_embedvm.guest.errors import ServerAbsent, WaitTimeout
+from pytest_embedvm.guest.errors import GuestStopped, ServerAbsent, WaitTimeout
 from pytest_embedvm.guest.exec_link import Link, Outcome
 from pytest_embedvm.guest.exec_wire import PADDING, TOKEN_BYTES, Kind, frame, pieces
 from pytest_embedvm.guest.wait import Deadline, Watch
@@ -106,10 +106,10 @@ class ExecChannel:
         link = self._link
         if link is not None and link.in_step and link.resets == self._watch.resets:
             return link
-        if self._watch.dead() is not None or time.monotonic() < self._not_before or not self._is_served():
+        if self._watch.dead() is not None or time.monotonic() < self._not_before:
             return None
         try:
-            return self._synchronized(deadline)
+            return self._synchronized(deadline) if self._is_served() else None
         except libvirt.libvirtError:
             self.close()  # the domain is gone, or somebody else has the channel: the agent's call says what is so
             return None
@@ -154,8 +154,12 @@ class ExecChannel:
     def _send(self, link: Link, data: bytes, awaited: str, deadline: Deadline) -> None:
         if len(data) <= _SMALL_BYTES:
             link.send(data)
-        else:
+            return
+        try:
             self._watch.call(awaited, lambda: link.send(data), deadline)
+        except (WaitTimeout, GuestStopped):
+            self.close()  # which ends the call: what it has not sent must not come behind something else
+            raise
 
     def _converse(self, link: Link, words: Sequence[str], data: bytes | None, awaited: _Awaited) -> Outcome:
         number = next(self._numbers) & 0xFFFFFFFF

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,18 +22,34 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 OF_THE_TEST: Final = frozenset({"template", "boot", "timeout", "capture", "scope"})
 
 
-@dataclass(frozen=True, eq=False)
 class Declared:
     """A template that is declared, and not made yet."""
 
-    name: str
-    prepare: Prepare = field(repr=False)
-    inputs: tuple[PathLike, ...] = ()
-    version: str = ""
-    #: The one that it goes on from, or its name; None where it boots.
-    after: Declared | str | None = None
-    #: The marker's keywords: what its machine is like.
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    # No dataclass: this is loaded in each run of pytest, and a dataclass costs a millisecond.
+    __slots__ = ("after", "inputs", "keywords", "name", "prepare", "version")
+
+    def __init__(
+        self,
+        name: str,
+        prepare: Prepare,
+        after: Declared | str | None,
+        *,
+        inputs: tuple[PathLike, ...],
+        version: str,
+        keywords: Mapping[str, Any],
+    ) -> None:
+        """:param after: the one that it goes on from, or its name; None where it boots.
+        :param keywords: the marker's: what its machine is like.
+        """
+        self.name = name
+        self.prepare = prepare
+        self.after = after
+        self.inputs = inputs
+        self.version = version
+        self.keywords = keywords
+
+    def __repr__(self) -> str:
+        return f"<template {self.name!r}>"
 
     def files(self, rootpath: Path) -> list[Path]:
         """The files and directories that it is made with."""
@@ -93,7 +108,7 @@ def declare(
         raise TypeError(
             f"template {name!r}: {', '.join(keywords)} cannot be said: its machine is that of the one before"
         )
-    return Declared(name, prepare, tuple(inputs), version, after, dict(keywords))
+    return Declared(name, prepare, after, inputs=tuple(inputs), version=version, keywords=dict(keywords))
 
 
 class Declarations(Mapping[str, Declared]):

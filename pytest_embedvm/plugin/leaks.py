@@ -18,21 +18,39 @@ def leftovers(root: Path) -> list[str]:
 
 
 def _sockets_and_locks(root: Path) -> Iterator[str]:
-    for path in sorted(root.rglob("*")):
+    for path, is_socket in sorted(_special(os.fspath(root))):
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode):
+            if is_socket:
                 yield f"socket {path}"
-            elif path.suffix == ".pid":
-                yield f"lock {path}, of process {path.read_text().strip()}"
+            else:
+                yield f"lock {path}, of process {Path(path).read_text().strip()}"
+
+
+def _special(folder: str) -> Iterator[tuple[str, bool]]:
+    """The sockets and locks below FOLDER, and which of both each is; as each test waits for it, without `Path`."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _special(entry.path)
+            elif entry.name.endswith(".pid"):
+                yield entry.path, False
+            elif not entry.is_file(follow_symlinks=False) and _is_socket(entry):
+                yield entry.path, True
+
+
+def _is_socket(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    return False
 
 
 def _descriptors(root: Path) -> Iterator[str]:
-    folder = Path("/proc/self/fd")
-    for link in folder.iterdir() if folder.is_dir() else ():
+    folder = "/proc/self/fd"
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():  # noqa: PTH112, PTH208 - as above
         with contextlib.suppress(OSError):  # the one that lists the folder is gone by now
-            target = os.readlink(link)  # noqa: PTH115 - "socket:[1]" is no path
+            target = os.readlink(f"{folder}/{name}")  # noqa: PTH115 - "socket:[1]" is no path
             if target == str(root) or target.startswith(f"{root}/"):
-                yield f"descriptor {link.name} of this process, open on {target}"
+                yield f"descriptor {name} of this process, open on {target}"
 
 
 def _processes(root: Path) -> Iterator[str]:

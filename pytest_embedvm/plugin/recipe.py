@@ -108,7 +108,7 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         return None  # the test will say it
     if chain and definition_of(item, "embedvm_template") is not templates.declarations_of:
         return None
-    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture or wanted.cloud_init is not None:
+    if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet

@@ -94,10 +94,14 @@ class Blueprints:
         :param private: what is below this directory is one test's own, and ends with it.
         :raise CannotClone: when no template can stand for it; with the reason.
         """
+        if wanted.cloud_init is not None:
+            raise CannotClone("cloud-init reads its seed at the first boot, and each machine has one of its own")
         try:
             domain = document.parse(xml, root="domain")
         except EmbedError:
             raise CannotClone("its XML cannot be read") from None
+        if wanted.network == "host" and domain.find("devices/interface") is not None:
+            raise CannotClone("the host's network would hear it as its template, until it is told its own MAC address")
         _refuse_identity(domain)
         disks = list(_stand_on_bases(domain, overlays))
         text = document.format(domain)
@@ -139,7 +143,7 @@ class Blueprints:
 
 def _title(domain: Element, wanted: DomainArguments) -> str:
     memory = f"{wanted.memory} MiB"
-    if Path(domain.findtext("os/kernel", "")).is_relative_to(default_cache_dir()) and wanted.image is None:
+    if Path(domain.findtext("os/initrd", "")).is_relative_to(default_cache_dir()) and wanted.image is None:
         return f"the built-in guest, {memory}"
     system = wanted.image or wanted.kernel
     return f"{system}, {memory}" if system else f"the domain '{domain.findtext('name', '')}'"
@@ -157,10 +161,12 @@ def _stand_on_bases(domain: Element, overlays: Mapping[Path, Disk]) -> Iterator[
     """Put what they stand on into the place of OVERLAYS, and tell which images DOMAIN has then."""
     for disk in domain.iterfind("devices/disk"):
         source, driver = disk.find("source"), disk.find("driver")
-        path = source.get("file") if source is not None else None
+        if source is not None and source.get("volume") is not None:
+            raise CannotClone(f"nobody can tell when its volume '{source.get('volume')}' changes")
+        path = (source.get("file") or source.get("dev")) if source is not None else None
         if source is None or path is None:
             continue
-        below = overlays.get(Path(path))
+        below = overlays.get(Path(str(path)))
         if below is not None and driver is not None:
             source.set("file", str(below.path))
             driver.set("type", below.format)

@@ -16,7 +16,7 @@ from pytest_embedvm import libvirt
 from pytest_embedvm.guest import VM, CommandTimeout, GuestStopped, OutputTruncated, exec_channel, exec_link
 from pytest_embedvm.guest.errors import AgentAbsent, AgentError
 from pytest_embedvm.guest.exec_wire import PIECE, Frame, Frames, Garbled, Kind
-from tests.fakes.guest import SERVED, FakeDomain
+from tests.fakes.guest import SERVED, FakeDomain, absent
 from tests.guest.conftest import vm_of
 
 
@@ -253,3 +253,10 @@ def test_the_reader_ends_with_the_vm(by_channel: VM) -> None:
     (reader,) = (t for t in threading.enumerate() if t.name == "embedvm-exec")
     by_channel.close()
     assert not reader.is_alive()
+
+
+def test_a_domain_that_is_gone_is_the_agents_to_explain(by_channel: VM, domain: FakeDomain) -> None:
+    domain.XMLDesc = lambda: absent("")  # type: ignore[method-assign]
+    domain.agent = absent
+    with pytest.raises(AgentError, match="is not connected"):
+        by_channel.run("true")

@@ -95,6 +95,7 @@ def clones(image: GuestImage, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     def prepare(vm: VM) -> None:
         vm.wait_until(vm.addresses)
+        assert vm.read_text("/etc/machine-id").strip() == vm.domain.UUIDString().replace("-", "")
         vm.run("cat /proc/sys/kernel/random/boot_id; head -c 32 /dev/urandom; echo guest >/etc/hostname")
 
     with ExitStack() as stack:

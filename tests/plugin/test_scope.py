@@ -73,8 +73,8 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
             vm.network.partition(vm)
             poison(vm)
 
-        @pytest.mark.parametrize("ending", ENDINGS)
-        def test_ended(prepared, ending, embedvm_root, embedvm_conn):
+        @pytest.mark.parametrize("number", range(2))
+        def test_clean(prepared, number, embedvm_root, embedvm_conn):
             vm = prepared
             heard.clear()
             assert embedvm_conn.getURI() == f"qemu:///embed?root={embedvm_root}"
@@ -128,7 +128,7 @@ def test_each_test_of_a_module_finds_the_same_vm_clean(pytester: pytest.Pytester
         """
     )
     result = pytester.runpytest_subprocess("--embedvm", "-v")
-    result.assert_outcomes(passed=15)
+    result.assert_outcomes(passed=13)
     assert not [*environments(str(pytester.path))]
     assert not [path for path in pytester.path.rglob("embedvm-module*") if path.is_dir()]
 

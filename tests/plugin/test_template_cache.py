@@ -15,6 +15,7 @@ from pytest_embedvm.files import HALF
 from pytest_embedvm.guest.templates.entry import Entry, entries
 from pytest_embedvm.guest.templates.pruning import remove
 from tests.plugin.conftest import environments
+from tests.small_disk import on_a_small_disk
 
 pytest.importorskip("xdist")
 
@@ -118,12 +119,9 @@ def test_a_disk_without_room_for_one_is_the_reason_to_boot(pytester: pytest.Pyte
     """The memory of a guest whose template is made lies in a file: QEMU is killed when that finds no room."""
     pytester.makepyfile(TWO_TESTS.replace('startswith("cloned")', 'startswith("booted: no space is left in ")'))
     (cache / "templates").mkdir(mode=0o700)
-    inside = 'mount -t tmpfs -o size=16m small "$1" && shift && "$@" && ls "$EMBEDVM_CACHE_DIR/templates"'
-    words = ["unshare", "-r", "-m", "sh", "-c", inside, "sh", str(cache / "templates")]
-    inner = [sys.executable, "-m", "pytest", "--embedvm", "-q"]
-    done = subprocess.run([*words, *inner], cwd=pytester.path, capture_output=True, text=True, check=False)
-    if "unshare:" in done.stderr or "mount:" in done.stderr:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    words = on_a_small_disk(cache / "templates", "16m")
+    inner = ["sh", "-c", '"$@" && ls "$EMBEDVM_CACHE_DIR/templates"', "sh", sys.executable, "-m", "pytest", "--embedvm"]
+    done = subprocess.run([*words, *inner, "-q"], cwd=pytester.path, capture_output=True, text=True, check=False)
     assert "2 passed" in done.stdout, done.stdout
     assert [Path(name).suffix for name in done.stdout.splitlines()[-1:]] == [".lock"]
 

@@ -6,12 +6,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import pytest
 
+from pytest_embedvm.guest import CannotClone
+from pytest_embedvm.guest.cloud_init import Seed
+from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.origins import Origins, summary
-from pytest_embedvm.plugin.settings import MADE, ORIGIN
+from pytest_embedvm.plugin.settings import MADE, ORIGIN, Settings
+from pytest_embedvm.plugin.templates import Blueprints
 from pytest_embedvm.qemu.cache import default_cache_dir
 
 Run: TypeAlias = Callable[..., pytest.RunResult]
@@ -177,6 +181,31 @@ def test_what_cannot_be_cloned_boots_and_says_why(pytester: pytest.Pytester, run
             "embedvm: VMs: 4 booted (*)",
         ]
     )
+
+
+VOLUME: Final = "<disk type='volume'><source pool='default' volume='v'/><target dev='vda'/></disk>"
+SHARE: Final = "<filesystem><source dir='/private/share'/><target dir='x'/></filesystem>"
+
+
+@pytest.mark.parametrize(
+    ("devices", "keywords", "reason"),
+    [
+        (VOLUME, {}, "nobody can tell when its volume 'v' changes"),
+        (SHARE, {}, "its XML names a file of this test, below /private"),
+        ("<interface type='network'/>", {"network": "host"}, "the host's network would hear it as its template"),
+        ("", {"cloud_init": Seed()}, "cloud-init reads its seed at the first boot"),
+    ],
+)
+def test_what_no_template_can_stand_for(devices: str, keywords: dict[str, Any], reason: str) -> None:
+    blueprints = Blueprints(cast("Settings", None))
+    with pytest.raises(CannotClone, match=re.escape(reason)):
+        blueprints.of(
+            TINY.format(more="", devices=devices),
+            DomainArguments(**keywords),
+            [],
+            overlays={},
+            private=Path("/private"),
+        )
 
 
 def test_a_guest_that_does_not_come_up_is_tried_once(pytester: pytest.Pytester, run: Run) -> None:

@@ -150,9 +150,7 @@ async def _start(
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
-    # QEMU has the guest tell the network its addresses, which are still the template's. Once is enough, and without
-    # that QEMU 7.2 would crash when the guest resets a card.
-    await transfer.set_up(running, ignore_shared=True, announce_initial=10_000)
+    await transfer.set_up(running, ignore_shared=True)
     await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate
