@@ -36,6 +36,7 @@ def since(start: float) -> float:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     record = item.stash[RECORD] = {
         "worker": os.environ.get("PYTEST_XDIST_WORKER", "main"),
+        "began": time.monotonic(),
         "begun": time.perf_counter(),
     }
     before = cpu()
