@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 import pytest
 
@@ -60,6 +60,11 @@ class Declared:
 _of_modules: dict[str, list[Declared]] = {}
 
 
+@overload
+def template(prepare: Prepare, /) -> Declared: ...
+
+
+@overload
 def template(
     name: str | None = None,
     /,
@@ -68,8 +73,21 @@ def template(
     inputs: Iterable[PathLike] = (),
     version: str = "",
     **keywords: Any,
-) -> Callable[[Prepare], Declared]:
+) -> Callable[[Prepare], Declared]: ...
+
+
+def template(
+    name: str | Prepare | None = None,
+    /,
+    *,
+    after: Declared | str | None = None,
+    inputs: Iterable[PathLike] = (),
+    version: str = "",
+    **keywords: Any,
+) -> Declared | Callable[[Prepare], Declared]:
     """Declare the function below a template: it is given a VM that answers, and prepares it.
+
+    `@embedvm.template` alone will do.
 
     A test with `@pytest.mark.embedvm(template=…)` has a VM that goes on from there. It is made when a test first wants
     it, by one worker while the others wait, and kept for later runs, until its source, INPUTS or VERSION change, or
@@ -82,6 +100,8 @@ def template(
     :param keywords: the marker's: what its machine is like; not together with AFTER, whose machine it is.
     :raise TypeError: when a keyword is not one of the marker's, or is not the template's to say.
     """
+    if callable(name):
+        return template()(name)
 
     def decorate(prepare: Prepare) -> Declared:
         declared = declare(name or prepare.__name__, prepare, after, inputs=inputs, version=version, keywords=keywords)
@@ -121,12 +141,12 @@ class Declarations(Mapping[str, Declared]):
         self,
         name: str,
         *,
-        base: Declared | str | None = None,
+        after: Declared | str | None = None,
         inputs: Iterable[PathLike] = (),
         version: str = "",
         **keywords: Any,
     ) -> Callable[[Prepare], Prepare]:
-        """Declare the function below the template NAME, as `embedvm.template` does; BASE is what it goes on from.
+        """Declare the function below the template NAME, as `embedvm.template` does.
 
         :raise ValueError: when NAME is taken.
         :raise TypeError: when a keyword is not one of the marker's, or is not the template's to say.
@@ -135,7 +155,7 @@ class Declarations(Mapping[str, Declared]):
             raise ValueError(f"embedvm_template: the name {name!r} is taken already")
 
         def decorate(prepare: Prepare) -> Prepare:
-            self._own[name] = declare(name, prepare, base, inputs=inputs, version=version, keywords=keywords)
+            self._own[name] = declare(name, prepare, after, inputs=inputs, version=version, keywords=keywords)
             return prepare
 
         return decorate

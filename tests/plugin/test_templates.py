@@ -10,8 +10,10 @@ from typing import Any, Final, TypeAlias, cast
 
 import pytest
 
+from pytest_embedvm import embedvm
 from pytest_embedvm.guest import CannotClone
 from pytest_embedvm.guest.cloud_init import Seed
+from pytest_embedvm.plugin.declared import Declarations
 from pytest_embedvm.plugin.markers import DomainArguments
 from pytest_embedvm.plugin.origins import Origins, summary
 from pytest_embedvm.plugin.settings import MADE, ORIGIN, Settings
@@ -296,7 +298,7 @@ def test_templates_of_the_users_own(pytester: pytest.Pytester, run: Run) -> None
 
         @pytest.fixture(scope="session")
         def embedvm_template(embedvm_template):
-            @embedvm_template("of-the-conftest", base="database")
+            @embedvm_template("of-the-conftest", after="database")
             def more(vm):
                 vm.run("echo more >>/data")
             return embedvm_template
@@ -411,3 +413,11 @@ def test_the_sentence_in_the_end() -> None:
     assert list(origins.lines()) == ["VMs: 7 cloned, 5 booted (3 × a: b; c)"]
     del counted["booted: a: b"], counted["booted: c"], counted["booted"]
     assert summary(type(origins._origins)(counted)) == "VMs: 7 cloned"
+
+
+def test_a_template_needs_no_parentheses() -> None:
+    def needs_no_parentheses(vm: object) -> None: ...
+
+    declared = embedvm.template(needs_no_parentheses)
+    assert (declared.name, declared.prepare, declared.after) == ("needs_no_parentheses", needs_no_parentheses, None)
+    assert Declarations()["needs_no_parentheses"] is declared
