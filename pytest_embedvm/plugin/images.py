@@ -51,6 +51,7 @@ class Images(Mapping[str, Path]):
         )
         self._tell = teller(config)
         self._known: dict[str, _Recipe | Path] = {}
+        self._given: set[str] = set()
 
     @classmethod
     def of(cls, given: Mapping[str, Any], config: pytest.Config, folder: Path) -> Images:
@@ -112,7 +113,13 @@ class Images(Mapping[str, Path]):
         :raise TypeError: when the source of its function cannot be found, so that a change would go unnoticed.
         """
         known = self._known[name]
-        return known if isinstance(known, Path) else self._prepared(name, known)
+        file = known if isinstance(known, Path) else self._prepared(name, known)
+        self._given.add(name)
+        return file
+
+    def was_given(self, name: str) -> bool:
+        """Whether a test of this process has had the image NAME, so that nothing is prepared for the next."""
+        return name in self._given
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)

@@ -112,6 +112,8 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         return None
     if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet
+    if isinstance(wanted.image, str) and _is_to_be_prepared(templates, wanted.image):
+        return None
     domains = Domains(settings, templates.images)
     try:
         disk = _disk(domains, wanted)
@@ -119,8 +121,15 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         blueprint = templates.blueprints.of(xml, wanted, chain, overlays={})
     except (CannotClone, EmbedError, OSError):
         return None  # the test will say it
+    if blueprint.key not in templates.had:  # what makes it may be the user's: the test that wants it sees to that
+        return None
     drivers = f"{wanted.network}-{wanted.secrets}-{wanted.storage}"
     return Recipe(f"{blueprint.key}-{drivers}", wanted, blueprint, templates, settings.show_console)
+
+
+def _is_to_be_prepared(templates: Templates, image: str) -> bool:
+    images = templates.images
+    return images is not None and image in images and not images.was_given(image)
 
 
 def _disk(domains: Domains, wanted: DomainArguments) -> Disk | None:

@@ -189,6 +189,8 @@ class Templates:
         self._anew = _name_of(config) if settings.create_templates else None
         self._tell = teller(config)
         self._made: list[str] = []
+        #: The keys of those that tests of this process have had.
+        self.had: set[str] = set()
         self._store = Store(
             default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
         )
@@ -247,11 +249,13 @@ class Templates:
 
         self._refuse_tried(blueprint)
         try:
-            return self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
+            folder = self._store.get(blueprint.key, make, title=blueprint.title, anew=self._anew, progress=self._tell)
         except SystemFailure as error:  # the disk is full, whatever the guest said to that
             refused = CannotClone(error.message)
             self._note(blueprint, refused)
             raise refused from error
+        self.had.add(blueprint.key)
+        return folder
 
     def _make(self, blueprint: Blueprint, folder: Path, workshop: Workshop, show: Show | None) -> None:
         prepare, parent = blueprint.prepare, blueprint.parent

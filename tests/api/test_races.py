@@ -300,8 +300,8 @@ def test_a_console_that_opens_while_the_connection_closes_is_closed(
     machine, opening, go = driver.all[0], threading.Event(), threading.Event()
     open_console = machine.open_console
 
-    async def slow(*arguments: Any) -> object:
-        link = await open_console(*arguments)
+    async def slow(*arguments: Any, **more: Any) -> object:
+        link = await open_console(*arguments, **more)
         opening.set()
         await until(go)
         return link

@@ -23,6 +23,11 @@ def vm_of(domain: FakeDomain) -> VM:
     return VM(cast("libvirt.virDomain", domain))
 
 
+def await_server(vm: VM) -> None:
+    """Return once commands are the children of the guest's own server."""
+    vm.wait_until(lambda: vm.run("cat /proc/$PPID/comm").text == "exec\n", message="a command by the exec channel")
+
+
 @pytest.fixture
 def domain() -> FakeDomain:
     return FakeDomain()

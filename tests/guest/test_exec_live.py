@@ -15,13 +15,9 @@ from pytest_embedvm import embed, libvirt
 from pytest_embedvm.guest import VM, AgentAbsent, domain_xml
 from pytest_embedvm.guest.definition import EXEC_PORT
 from pytest_embedvm.guest.image.build import build_guest
+from tests.guest.conftest import await_server
 
 PAUSED = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
-
-
-def await_server(vm: VM) -> None:
-    """Return once commands are the children of the guest's own server."""
-    vm.wait_until(lambda: vm.run("cat /proc/$PPID/comm").text == "exec\n", message="a command by the exec channel")
 
 
 def test_everything_a_command_has(shared: VM) -> None:

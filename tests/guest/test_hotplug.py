@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from pytest_embedvm import libvirt, libvirt_qemu
-from tests.guest.conftest import Boot
+from tests.guest.conftest import Boot, await_server
 
 NIC = """<interface type='network'><mac address='52:54:00:77:00:01'/><source network='default'/>
   <model type='virtio'/></interface>"""
@@ -88,6 +88,7 @@ def test_cards_that_come_and_go_leave_no_descriptor(boot: Boot) -> None:
         vm.domain.detachDevice(NIC)
         return sum("socket" in target for target in _targets(ours)), len(list(theirs.iterdir()))
 
+    await_server(vm)  # whose channel is open from then on
     first = cycle()
     assert [cycle() for _ in range(10)] == [first] * 10
 

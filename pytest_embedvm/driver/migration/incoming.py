@@ -118,7 +118,7 @@ class Incoming:
         machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.MIGRATED)
         machine.long_job.begin(DomainJobOperation.MIGRATION_IN)
         running.transfer = Transfer()
-        await transfer.set_up(running)
+        await transfer.set_up(running, arriving=True)
         return self._listen(machine, running)
 
     def _listen(self, machine: Machine, running: Running) -> Path:

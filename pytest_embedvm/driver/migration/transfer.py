@@ -100,17 +100,24 @@ def may_run(machine: Machine) -> bool:
 
 
 async def set_up(
-    running: Running, *, throttle: Mapping[str, int] | None = None, ignore_shared: bool = False, **parameters: int
+    running: Running,
+    *,
+    throttle: Mapping[str, int] | None = None,
+    ignore_shared: bool = False,
+    arriving: bool = False,
+    **parameters: int,
 ) -> None:
     """Have QEMU tell how its migration goes, and set what it needs.
 
     :param throttle: QEMU's parameters for slowing a guest down that dirties memory too fast; None: it is not slowed.
     :param ignore_shared: memory in a file that is shared is not sent: who loads the rest has that file.
+    :param arriving: the guest is one that comes.
     """
     capabilities = {"events": True, "auto-converge": throttle is not None, "x-ignore-shared": ignore_shared}
     states = [{"capability": name, "state": state} for name, state in capabilities.items()]
     await running.monitor.execute("migrate-set-capabilities", {"capabilities": states})
     chosen = {name.replace("_", "-"): value for name, value in {**(throttle or {}), **parameters}.items()}
+    chosen |= _ANNOUNCING if arriving else {}
     if chosen:
         await running.monitor.execute("migrate-set-parameters", chosen)
 
@@ -134,7 +141,6 @@ async def write(running: Running, descriptor: int) -> None:
 
 async def read(running: Running, descriptor: int) -> None:
     """Have QEMU read its guest from DESCRIPTOR, which becomes QEMU's own."""
-    await running.monitor.execute("migrate-set-parameters", _ANNOUNCING)
     await running.monitor.execute("migrate-incoming", {"uri": await hand_over(running, descriptor)})
 
 

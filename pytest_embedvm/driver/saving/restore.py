@@ -118,7 +118,7 @@ async def _load(
 
 async def _read(machine: Machine, running: Running, image: Image) -> None:
     half = running.transfer = Transfer()
-    await transfer.set_up(running)
+    await transfer.set_up(running, arriving=True)
     async with compression.reading(image.header.format, image.descriptor) as source:
         await transfer.read(running, source)
         await wait_loaded(machine, running, half, SAVE_TIMEOUT_S)

@@ -150,7 +150,7 @@ async def _start(
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
     half = running.transfer = Transfer()
-    await transfer.set_up(running, ignore_shared=True)
+    await transfer.set_up(running, ignore_shared=True, arriving=True)
     await transfer.read(running, _open(template.state))
     await wait_loaded(machine, running, half)
     await transfer.set_up(running)  # it may be saved, or migrate

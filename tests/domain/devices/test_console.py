@@ -69,9 +69,9 @@ def test_what_can_be_opened() -> None:
         "<channel type='pty'><target type='virtio'/></channel>"
     )
     assert consoles(domain) == [
-        Console("serial0", "pty", None, listens=False),
-        Console("serial1", "unix", "/s", listens=True),
-        Console("parallel0", "null", None, listens=False),
+        Console("serial0", "pty", None, listens=False, name=None),
+        Console("serial1", "unix", "/s", listens=True, name=None),
+        Console("parallel0", "null", None, listens=False, name=None),
     ]
 
 

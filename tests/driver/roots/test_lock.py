@@ -149,4 +149,4 @@ def test_a_forked_child_neither_has_it_nor_gives_it_away(tmp_path: Path, kind: s
 
 def test_its_shape_is_the_kernels() -> None:
     # <fcntl.h>: struct flock of 64-bit offsets
-    assert module._FLOCK.size == struct.calcsize("hhqqi0q") == 32
+    assert module.FLOCK.size == struct.calcsize("hhqqi0q") == 32
