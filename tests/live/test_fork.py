@@ -81,7 +81,7 @@ HARMLESS = {
     *(f"connection.{name}" for name in ("virConnGetLastError", "virConnResetLastError")),
     *(f"domain.{name}" for name in ("name", "UUID", "UUIDString", "connect")),
     "stream.connect",
-    *(f"vm.{name}" for name in ("boot", "name", "captures", "console", "domain", "connection")),
+    *(f"vm.{name}" for name in ("boot", "name", "captures", "console", "domain", "connection", "origin")),
 }
 
 #: What the methods take that is no string.

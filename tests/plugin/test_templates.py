@@ -100,7 +100,8 @@ def test_what_a_run_says_of_its_vms(pytester: pytest.Pytester, run: Run) -> None
             assert embedvm_vm.origin == Origin("cold")
         """
     )
-    result = run("-n2", "-v", "--junitxml=report.xml", "-p", "no:randomly")
+    cache = private_cache(pytester.path / "cache")
+    result = run("-n2", "-v", "--junitxml=report.xml", "-p", "no:randomly", cache=cache)
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines_random(
         [
@@ -115,11 +116,11 @@ def test_what_a_run_says_of_its_vms(pytester: pytest.Pytester, run: Run) -> None
     report = (pytester.path / "report.xml").read_text()
     assert report.count(f'name="{ORIGIN}"') == 8
     assert report.count(f'name="{MADE}"') == 1
-    again = run("-k", "clones", "--embedvm-create-templates", "-n2")
+    again = run("-k", "clones", "--embedvm-create-templates", "-n2", cache=cache)
     again.assert_outcomes(passed=2)
     assert len(re.findall(r"^embedvm: the template .* was made in", again.stdout.str(), re.MULTILINE)) == 1
     again.stdout.fnmatch_lines(["embedvm: *1 template in the cache, * MiB, made anew in this run*"])
-    assert "was made in" not in run("-k", "clones").stdout.str()
+    assert "was made in" not in run("-k", "clones", cache=cache).stdout.str()
 
 
 @pytest.mark.parametrize("name", ["state", "ram"])

@@ -247,7 +247,9 @@ class Interface(Device):
         return None
 
     def renew(self, new_mac: Callable[[], str]) -> None:
-        self.mac = new_mac()
+        # QEMU's own NAT is behind one card alone, and goes on with the address that it gave to that card's MAC.
+        if self.type != "user":
+            self.mac = new_mac()
 
     def parts(self, context: Context) -> Iterable[Part]:
         # libvirt: qemuBuildInterfaceCommandLine
