@@ -159,14 +159,16 @@ def test_encrypted_memory_cannot_be_started_either() -> None:
 
 
 def test_another_machine() -> None:
-    cards = "<interface type='user'/><interface type='network'><source network='default'/></interface>"
-    domain, macs = completed(cards + DISK.format("", "")), itertools.count()
+    cards = "<interface type='network'><source network='default'/></interface>" * 2
+    behind_nat = "<interface type='user'><mac address='52:54:00:aa:aa:aa'/></interface>"
+    domain, macs = completed(cards + behind_nat + DISK.format("", "")), itertools.count()
     before = definition.format(domain)
     other = clonable.clone(domain, "b", uuid.UUID(int=7), lambda: f"52:54:00:00:00:{next(macs):02x}")
     text = definition.format(other)
     assert (other.name, other.uuid) == ("b", uuid.UUID(int=7))
     assert "52:54:00:00:00:00" in text
     assert "52:54:00:00:00:01" in text
+    assert "52:54:00:aa:aa:aa" in text  # alone on its network, which goes on with the address that it gave it
     assert definition.format(domain) == before
 
 
