@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -64,4 +66,11 @@ def require_kvm(settings: Settings) -> None:
 
 def accelerator(accel: Accel) -> Literal["kvm", "tcg"]:
     """What runs guest code in this session."""
-    return "kvm" if accel != "tcg" and probe(accel).accelerator.name == "kvm" else "tcg"
+    return "tcg" if accel == "tcg" else _chosen(accel, find_binary(), default_cache_dir())
+
+
+@functools.lru_cache(maxsize=4)
+def _chosen(accel: Accel, binary: Path, cache_dir: Path) -> Literal["kvm", "tcg"]:
+    """Read once: each test asks, and waits for the answer."""
+    known = loop_thread().run(host_capabilities(binary, cache_dir, accel))
+    return "kvm" if known.accelerator.name == "kvm" else "tcg"
