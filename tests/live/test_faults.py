@@ -108,7 +108,7 @@ def test_guests_that_are_torn_apart(vm_factory: Callable[..., VM], embedvm_domai
     assert round_trip(a, at_b) > 0
 
 
-@pytest.mark.embedvm(network="user", capture=True, memory=128)
+@pytest.mark.embedvm(network="user", boot="cold", capture=True, memory=128)
 def test_all_that_passes_a_card_on_qemus_own_network(vm: VM) -> None:
     [whole] = vm.captures
     with vm.capture() as later:

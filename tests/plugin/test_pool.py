@@ -108,22 +108,27 @@ class Around:
         return [spare.key for spare in self.pool._spares]
 
 
+def pool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "embedvm-pool"}
+
+
 @pytest.fixture
 def around(tmp_path: Path) -> Iterator[Around]:
     memory = [True]
+    before = pool_threads()  # of the run that this test is part of
     nurse = Nurse()
     slots = Slots(tmp_path / "slots", 3)
     pool = Pool(tmp_path / "pool", slots, nurse, size=1, may=lambda: memory[-1])
     yield Around(pool, slots, tmp_path / "pool", nurse, memory)
     pool.close()
     assert slots.holders() == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "embedvm-pool"]
+    assert pool_threads() <= before
 
 
 def test_the_next_one_is_ready_when_it_is_wanted(around: Around) -> None:
-    recipe = Recipe("a")
+    recipe, before = Recipe("a"), pool_threads()
     assert around.pool.take(recipe) is None, "nothing was prepared"
-    assert not threading.active_count() > 1 or "embedvm-pool" not in {t.name for t in threading.enumerate()}
+    assert pool_threads() <= before, "nor was its thread begun"
     around.prepare(recipe)
     assert recipe.begun.acquire(timeout=DEADLINE_S)
     ready = around.pool.take(recipe)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: How long a guest may take to be sent; to that comes twice what its memory takes at the given bandwidth.
 PERFORM_TIMEOUT_S: Final = 600.0
+#: A destination that cannot load the guest hangs up, then says why, and ends.
+LAST_WORDS_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +275,8 @@ class _Migration:
             await self._call_off()
         words, doubt = "", None
         try:
+            if self._transfer.status == transfer.FAILED:
+                await transfer.first(self._peer.wait_lost(), timeout=LAST_WORDS_TIMEOUT_S)
             words = await self._peer.abandon()
         except EmbedError as also:
             doubt = also

@@ -26,7 +26,8 @@ FINISH_TIMEOUT_S: Final = 10.0
 #: QEMU's last words on a migration; there are no others after them.
 COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
-_ENDS: Final = (COMPLETED, CANCELLED, "failed")
+FAILED: Final = "failed"
+_ENDS: Final = (COMPLETED, CANCELLED, FAILED)
 
 
 #: How often QEMU has a guest that has come announce its cards: at once, after 10 s, 20 s more, and so on, for a day.

@@ -12,7 +12,8 @@ from tests.driver import tiny
 DISK = (
     """<disk type='file'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>"""
 )
-CARD = "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>"
+CARD = """<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default'/>
+<model type='virtio'/></interface>"""
 
 
 def tiny_xml(directory: Path, name: str = "a", *, devices: str = CARD, extra: str = "", number: int = 1) -> str:
