@@ -191,10 +191,18 @@ class Templates:
         self._made: list[str] = []
         #: The keys of those that tests of this process have had.
         self.had: set[str] = set()
-        self._store = Store(
-            default_cache_dir() / "templates", what="template", limit=settings.cache_size, instead=run / "templates"
-        )
+        self._limit = settings.cache_size
+        self._stores: dict[Path, Store] = {}
         self.blueprints = Blueprints(settings)
+
+    @property
+    def _store(self) -> Store:
+        """Beside the built-in guests, whose files its templates name: where the cache is now."""
+        folder = default_cache_dir() / "templates"
+        if folder not in self._stores:
+            store = Store(folder, what="template", limit=self._limit, instead=self._run / "templates")
+            self._stores[folder] = store
+        return self._stores[folder]
 
     def clone(
         self,
