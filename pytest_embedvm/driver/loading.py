@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from pytest_embedvm.constants import ConnectDomainEventAgentLifecycleReason, ConnectDomainEventAgentLifecycleState
+from pytest_embedvm.constants import (
+    ConnectDomainEventAgentLifecycleReason,
+    ConnectDomainEventAgentLifecycleState,
+    DomainEventStartedDetailType,
+    DomainEventSuspendedDetailType,
+    DomainEventType,
+    DomainPausedReason,
+    DomainRunningReason,
+)
 from pytest_embedvm.domain.backends.chardev import chardev_id
 from pytest_embedvm.domain.consoles import learn
-from pytest_embedvm.driver import stop
+from pytest_embedvm.domain.model import Completed
+from pytest_embedvm.driver import state, stop
+from pytest_embedvm.driver.client import Client
 from pytest_embedvm.driver.events import AgentLifecycle
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
 from pytest_embedvm.driver.network.joining import wait_joined
 from pytest_embedvm.driver.running import Running
-from pytest_embedvm.driver.start import last_words
+from pytest_embedvm.driver.start import Adaptation, last_words
 from pytest_embedvm.errors import InternalError, OperationTimeout
 
 if TYPE_CHECKING:
@@ -21,6 +32,49 @@ if TYPE_CHECKING:
 
 #: How long QEMU may take to load what there is.
 LOAD_TIMEOUT_S: Final = 60.0
+
+
+async def bring_back(
+    machine: Machine,
+    client: Client | None,
+    domain: Completed,
+    flags: int,
+    *,
+    adaptation: Adaptation,
+    load: Callable[[Running], Awaitable[None]],
+    paused: bool,
+) -> None:
+    """Start QEMU for DOMAIN, have LOAD give it the guest that was, and let that go on. A failure leaves nothing.
+
+    The caller has the job.
+
+    :param paused: it waits to be resumed.
+    :raise InternalError: when QEMU ends instead; with its own words. And what LOAD raises.
+    """
+    if domain.genid is not None:
+        domain.genid.renew(machine.driver.host.new_uuid)
+    await machine.bring_up(domain, flags, client, wait=True, adaptation=adaptation)
+    running = machine.running
+    if running is None:  # it ended between its start and now
+        raise InternalError("guest unexpectedly quit")
+    try:
+        await load(running)
+        await _go_on(machine, running, paused=paused)
+    except BaseException:
+        await stop.end(running, state.NOT_ARRIVED)
+        raise
+
+
+async def _go_on(machine: Machine, running: Running, *, paused: bool) -> None:
+    # libvirt: qemuSaveImageStartVM
+    machine.status = state.paused(DomainPausedReason.MIGRATION)
+    machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.RESTORED)
+    if paused:
+        machine.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.RESTORED)
+    else:
+        running.resuming = DomainRunningReason.RESTORED
+        await running.monitor.execute("cont")
+    running.announce()
 
 
 async def wait_loaded(machine: Machine, running: Running, half: Transfer, timeout: float = LOAD_TIMEOUT_S) -> None:

@@ -25,7 +25,11 @@ def probe(accel: Accel) -> HostCapabilities:
     :raise SystemFailure: when there is no QEMU.
     :raise OperationUnsupported: when KVM was asked for and is not worth having.
     """
-    return loop_thread().run(host_capabilities(find_binary(), default_cache_dir(), accel))
+    return _ask(accel, find_binary(), default_cache_dir())
+
+
+def _ask(accel: Accel, binary: Path, cache_dir: Path) -> HostCapabilities:
+    return loop_thread().run(host_capabilities(binary, cache_dir, accel))
 
 
 def header(settings: Settings) -> list[str]:
@@ -72,5 +76,4 @@ def accelerator(accel: Accel) -> Literal["kvm", "tcg"]:
 @functools.lru_cache(maxsize=4)
 def _chosen(accel: Accel, binary: Path, cache_dir: Path) -> Literal["kvm", "tcg"]:
     """Read once: each test asks, and waits for the answer."""
-    known = loop_thread().run(host_capabilities(binary, cache_dir, accel))
-    return "kvm" if known.accelerator.name == "kvm" else "tcg"
+    return "kvm" if _ask(accel, binary, cache_dir).accelerator.name == "kvm" else "tcg"

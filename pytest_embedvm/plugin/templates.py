@@ -302,9 +302,8 @@ class Templates:
             "words": str(error),
             "timeout": blueprint.timeout,
         }
-        write_atomically(
-            make_private_directory(self._run) / f"{blueprint.key}.json", json.dumps(note).encode(), sync=False
-        )
+        make_private_directory(self._run)
+        write_atomically(self._noted(blueprint), json.dumps(note).encode(), sync=False)
 
     def _refuse_tried(self, blueprint: Blueprint) -> None:
         """:raise CannotClone: or TemplateFailed, when this run has tried already, and for as long as would be now."""

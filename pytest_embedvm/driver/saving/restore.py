@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING
 
 from pytest_embedvm.constants import (
     DomainCreateFlags,
-    DomainEventStartedDetailType,
-    DomainEventSuspendedDetailType,
-    DomainEventType,
-    DomainPausedReason,
-    DomainRunningReason,
 )
 from pytest_embedvm.domain import abi, definition
 from pytest_embedvm.domain.migratable import migratable
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver import state, stop, subdrivers
+from pytest_embedvm.driver import subdrivers
 from pytest_embedvm.driver.client import Client
-from pytest_embedvm.driver.loading import learn_channels, wait_loaded
+from pytest_embedvm.driver.loading import bring_back, learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.arriving import Arriving
 from pytest_embedvm.driver.migration.transfer import Transfer
@@ -28,7 +23,6 @@ from pytest_embedvm.driver.saving import image as save_image
 from pytest_embedvm.driver.saving import save as saving
 from pytest_embedvm.driver.saving.image import Image, Incomplete
 from pytest_embedvm.driver.saving.to_file import SAVE_TIMEOUT_S
-from pytest_embedvm.errors import InternalError
 
 if TYPE_CHECKING:
     from pytest_embedvm.driver.driver import Driver
@@ -102,18 +96,10 @@ async def _domain(driver: Driver, image: Image, xml: str | None) -> Completed:
 async def _load(
     machine: Machine, client: Client | None, image: Image, domain: Completed, flags: int, *, paused: bool
 ) -> None:
-    if domain.genid is not None:
-        domain.genid.renew(machine.driver.host.new_uuid)
-    await machine.bring_up(domain, flags, client, wait=True, adaptation=Arriving())
-    running = machine.running
-    if running is None:  # it ended between its start and now
-        raise InternalError("guest unexpectedly quit")
-    try:
+    async def read(running: Running) -> None:
         await _read(machine, running, image)
-        await _go_on(machine, running, paused=paused)
-    except BaseException:
-        await stop.end(running, state.NOT_ARRIVED)
-        raise
+
+    await bring_back(machine, client, domain, flags, adaptation=Arriving(), load=read, paused=paused)
 
 
 async def _read(machine: Machine, running: Running, image: Image) -> None:
@@ -124,18 +110,6 @@ async def _read(machine: Machine, running: Running, image: Image) -> None:
         await wait_loaded(machine, running, half, SAVE_TIMEOUT_S)
     running.transfer = None
     await learn_channels(machine, running)
-
-
-async def _go_on(machine: Machine, running: Running, *, paused: bool) -> None:
-    # libvirt: qemuSaveImageStartVM
-    machine.status = state.paused(DomainPausedReason.MIGRATION)
-    machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.RESTORED)
-    if paused:
-        machine.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.RESTORED)
-    else:
-        running.resuming = DomainRunningReason.RESTORED
-        await running.monitor.execute("cont")
-    running.announce()
 
 
 # Images as such

@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING
 
 from pytest_embedvm.constants import (
     DomainCreateFlags,
-    DomainEventStartedDetailType,
-    DomainEventSuspendedDetailType,
-    DomainEventType,
-    DomainPausedReason,
-    DomainRunningReason,
 )
 from pytest_embedvm.domain import clonable
 from pytest_embedvm.domain.model import Completed
-from pytest_embedvm.driver import state, stop
 from pytest_embedvm.driver.client import Client
-from pytest_embedvm.driver.loading import learn_channels, wait_loaded
+from pytest_embedvm.driver.loading import bring_back, learn_channels, wait_loaded
 from pytest_embedvm.driver.migration import transfer
 from pytest_embedvm.driver.migration.transfer import Transfer
 from pytest_embedvm.driver.network import addresses, links
@@ -28,7 +22,7 @@ from pytest_embedvm.driver.running import Running
 from pytest_embedvm.driver.templates import belongings
 from pytest_embedvm.driver.templates.memory import MemoryFile
 from pytest_embedvm.driver.templates.template import Cloned, Template
-from pytest_embedvm.errors import InternalError, OperationInvalid, SystemFailure
+from pytest_embedvm.errors import OperationInvalid, SystemFailure
 from pytest_embedvm.files import copy_sparse, make_private_directory
 
 if TYPE_CHECKING:
@@ -132,20 +126,13 @@ async def _made_beside(machine: Machine, base: Template, template: Template) -> 
 async def _start(
     machine: Machine, client: Client | None, live: Completed, memory: MemoryFile, cloned: Cloned, *, flags: int
 ) -> None:
-    if live.genid is not None:
-        live.genid.renew(machine.driver.host.new_uuid)
-    await machine.bring_up(live, flags, client, wait=True, adaptation=memory)
-    running = machine.running
-    if running is None:  # it ended between its start and now
-        raise InternalError("guest unexpectedly quit")
-    running.cloned = cloned
-    links.silence(machine, cloned.former_macs)
-    try:
+    async def load(running: Running) -> None:
+        running.cloned = cloned
+        links.silence(machine, cloned.former_macs)
         await _load(machine, running, cloned.template)
-        await _go_on(machine, running, paused=bool(flags & DomainCreateFlags.START_PAUSED))
-    except BaseException:
-        await stop.end(running, state.NOT_ARRIVED)
-        raise
+
+    paused = bool(flags & DomainCreateFlags.START_PAUSED)
+    await bring_back(machine, client, live, flags, adaptation=memory, load=load, paused=paused)
 
 
 async def _load(machine: Machine, running: Running, template: Template) -> None:
@@ -163,14 +150,3 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemFailure(f"Failed to open file '{path}': {error.strerror}") from error
-
-
-async def _go_on(machine: Machine, running: Running, *, paused: bool) -> None:
-    machine.status = state.paused(DomainPausedReason.MIGRATION)
-    machine.emit_lifecycle(DomainEventType.STARTED, DomainEventStartedDetailType.RESTORED)
-    if paused:
-        machine.emit_lifecycle(DomainEventType.SUSPENDED, DomainEventSuspendedDetailType.RESTORED)
-    else:
-        running.resuming = DomainRunningReason.RESTORED
-        await running.monitor.execute("cont")
-    running.announce()
