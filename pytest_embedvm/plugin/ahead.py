@@ -15,9 +15,10 @@ from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import renewal
 from pytest_embedvm.libvirt import libvirtError
 from pytest_embedvm.plugin import memory
+from pytest_embedvm.plugin.definitions import definitions
 from pytest_embedvm.plugin.leaks import leftovers
 from pytest_embedvm.plugin.pool import Pool
-from pytest_embedvm.plugin.recipe import Recipe, definition_of, recipe_of
+from pytest_embedvm.plugin.recipe import Recipe, recipe_of
 from pytest_embedvm.plugin.removal import close, remove
 from pytest_embedvm.plugin.settings import SETTINGS, VM_FIXTURE
 from pytest_embedvm.plugin.slots import Slots
@@ -93,7 +94,7 @@ class Ahead:
     def prepare(self, item: pytest.Item | None) -> None:
         """A test has begun, and ITEM is next, if any: begin with what that will want."""
         self._is_last = item is None
-        if item is None or definition_of(item, VM_FIXTURE) is None:
+        if item is None or VM_FIXTURE not in definitions(item):
             return self._pool.prepare(None)
         if self._skipped:
             self._skipped -= 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_embedvm.plugin.declared import Declarations
+from pytest_embedvm.plugin.definitions import definitions
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.settings import AHEAD, HANDED, MADE, ORIGIN, SETTINGS, SKIP_REASON, VM_FIXTURE
 
@@ -113,17 +114,17 @@ def embedvm_machines(
         pytest.skip(SKIP_REASON)  # asked for at run time, where the collection could not see it
     from pytest_embedvm.plugin.artifacts import CONNECTIONS
     from pytest_embedvm.plugin.images import Images
-    from pytest_embedvm.plugin.recipe import definition_of
     from pytest_embedvm.plugin.session import Machines
     from pytest_embedvm.plugin.templates import TEMPLATES, Templates
 
     run = _shared(request.config, tmp_path_factory, "embedvm-templates")
     images = Images.of(embedvm_images, request.config, _shared(request.config, tmp_path_factory, "embedvm-images"))
     templates = request.config.stash.setdefault(TEMPLATES, Templates(request.config, run))
+    found = definitions(request.node)
     templates.images = images
-    templates.images_of = definition_of(request.node, "embedvm_images")
+    templates.images_of = found.get("embedvm_images")
     templates.declarations = embedvm_template
-    templates.declarations_of = definition_of(request.node, "embedvm_template")
+    templates.declarations_of = found.get("embedvm_template")
     connections = request.node.stash.setdefault(CONNECTIONS, [])
     properties = request.node.user_properties
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_embedvm.plugin import controller, markers
+from pytest_embedvm.plugin.definitions import definitions, is_ours
 from pytest_embedvm.plugin.origins import Origins
 from pytest_embedvm.plugin.settings import (
     ACCEL_VARIABLE,
@@ -134,9 +135,7 @@ def uses_a_machine(item: pytest.Item) -> bool:
 
     One of the same name that is the user's own does not count.
     """
-    info = getattr(item, "_fixtureinfo", None)
-    fixtures = info.name2fixturedefs.values() if info is not None else ()
-    return any(found and getattr(found[-1].func, "__module__", None) == FIXTURES for found in fixtures)
+    return any(map(is_ours, definitions(item).values()))
 
 
 @pytest.hookimpl(tryfirst=True)

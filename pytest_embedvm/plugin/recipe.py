@@ -17,10 +17,11 @@ from pytest_embedvm.errors import EmbedError
 from pytest_embedvm.guest import VM, CannotClone
 from pytest_embedvm.guest.templates.key import named_files
 from pytest_embedvm.plugin.connecting import root_uri
+from pytest_embedvm.plugin.definitions import definitions, is_ours
 from pytest_embedvm.plugin.domains import Disk, Domains
 from pytest_embedvm.plugin.markers import DomainArguments, arguments
 from pytest_embedvm.plugin.session import show_line
-from pytest_embedvm.plugin.settings import FIXTURES, VM_FIXTURE, Settings
+from pytest_embedvm.plugin.settings import VM_FIXTURE, Settings
 from pytest_embedvm.plugin.templates import TEMPLATES, Blueprint, Templates
 from pytest_embedvm.qemu.image import image_format
 
@@ -106,11 +107,12 @@ def recipe_of(item: pytest.Item, settings: Settings) -> Recipe | None:
         chain = templates.declarations.chain(wanted.template, item) if wanted.template else []
     except (LookupError, ValueError):
         return None  # the test will say it
-    if chain and definition_of(item, "embedvm_template") is not templates.declarations_of:
+    found = definitions(item)
+    if chain and found.get("embedvm_template") is not templates.declarations_of:
         return None
     if wanted.scope != "function" or wanted.boot == "cold" or wanted.capture:
         return None
-    if isinstance(wanted.image, str) and definition_of(item, "embedvm_images") is not templates.images_of:
+    if isinstance(wanted.image, str) and found.get("embedvm_images") is not templates.images_of:
         return None  # what the name stands for nobody has said yet
     if isinstance(wanted.image, str) and _is_to_be_prepared(templates, wanted.image):
         return None
@@ -139,30 +141,14 @@ def _disk(domains: Domains, wanted: DomainArguments) -> Disk | None:
     return Disk(path, image_format(path))
 
 
-def definition_of(item: pytest.Item, name: str) -> object:
-    """The fixture NAME as ITEM has it, before any of its fixtures is made; None where it has none."""
-    info = getattr(item, "_fixtureinfo", None)
-    found = info.name2fixturedefs.get(name) if info is not None else None
-    return found[-1] if found else None
-
-
 def _uses_only_ours(item: pytest.Item) -> bool:
     """Whether ITEM asks for `vm`, and all that leads to it is this plugin's own."""
-    found = {name: definition for name in _LADDER if (definition := definition_of(item, name))}
-    modules = {_module(definition) for definition in found.values()}
-    return VM_FIXTURE in found and modules == {FIXTURES} and not any(map(_comes_before, _definitions(item)))
-
-
-def _definitions(item: pytest.Item) -> Iterator[Any]:
-    info = getattr(item, "_fixtureinfo", None)
-    return (found[-1] for found in info.name2fixturedefs.values() if found) if info is not None else iter(())
+    found = definitions(item)
+    leading = [found[name] for name in _LADDER if name in found]
+    return VM_FIXTURE in found and all(map(is_ours, leading)) and not any(map(_comes_before, found.values()))
 
 
 def _comes_before(definition: Any) -> bool:
     """Whether a fixture of the user's may do something to the root, or define something in it, before `vm` is there."""
     asked = set(definition.argnames)
-    return _module(definition) != FIXTURES and bool(asked & _FOUNDATIONS) and not asked & _MACHINES
-
-
-def _module(definition: object) -> object:
-    return getattr(getattr(definition, "func", None), "__module__", None)
+    return not is_ours(definition) and bool(asked & _FOUNDATIONS) and not asked & _MACHINES
